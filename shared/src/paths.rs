@@ -1,0 +1,112 @@
+//! Where things lie on a box. A root other than `/` moves all of it, so that a box fits in a folder.
+
+use std::path::{Path, PathBuf};
+
+/// Linux refuses socket paths over 107 bytes; beyond this the socket moves to the runtime directory.
+const MAX_SOCKET_PATH_BYTES: usize = 100;
+
+/// A box's root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root(PathBuf);
+
+impl Root {
+    /// The root at `path`; it need not exist yet.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The root itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Whether this is a real box rather than a folder.
+    #[must_use]
+    pub fn is_system(&self) -> bool {
+        self.0 == Path::new("/")
+    }
+
+    /// What survives updates.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.0.join("var/lib/roomscribe")
+    }
+
+    /// The database in which recorder and sync daemon meet.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.data().join("roomscribe.db")
+    }
+
+    /// One spool file per session.
+    #[must_use]
+    pub fn spool(&self) -> PathBuf {
+        self.data().join("spool")
+    }
+
+    /// The only place engines take models from.
+    #[must_use]
+    pub fn models(&self) -> PathBuf {
+        self.data().join("models")
+    }
+
+    /// Settings written by enrolment and commands.
+    #[must_use]
+    pub fn site(&self) -> PathBuf {
+        self.data().join("site")
+    }
+
+    /// Settings as shipped.
+    #[must_use]
+    pub fn shipped(&self) -> PathBuf {
+        self.0.join("etc/roomscribe")
+    }
+
+    /// Sockets and locks, gone with the boot.
+    #[must_use]
+    pub fn run(&self) -> PathBuf {
+        self.0.join("run/roomscribe")
+    }
+
+    /// The clinic server's folder.
+    #[must_use]
+    pub fn clinic(&self) -> PathBuf {
+        self.0.join("var/lib/roomscribe-clinic")
+    }
+
+    /// Where the control socket is made: in [`Root::run`], or under `runtime_dir` if that path would be too long
+    /// (then `control.path` in [`Root::run`] names it).
+    #[must_use]
+    pub fn control_socket(&self, runtime_dir: Option<&Path>) -> PathBuf {
+        let plain = self.run().join("control.sock");
+        if plain.as_os_str().len() <= MAX_SOCKET_PATH_BYTES {
+            return plain;
+        }
+        let name = &crate::seal::sha256(self.0.as_os_str().as_encoded_bytes())[..16];
+        let folder = runtime_dir.map_or_else(std::env::temp_dir, Path::to_path_buf);
+        folder.join(format!("roomscribe-{name}.sock"))
+    }
+
+    /// Where a client finds the control socket.
+    #[must_use]
+    pub fn find_control_socket(&self) -> PathBuf {
+        std::fs::read_to_string(self.run().join("control.path"))
+            .map_or_else(|_| self.run().join("control.sock"), |named| PathBuf::from(named.trim()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_root_moves_its_socket_and_a_short_one_does_not() {
+        let short = Root::new("/tmp/r");
+        assert_eq!(short.control_socket(None), Path::new("/tmp/r/run/roomscribe/control.sock"));
+        let long = Root::new(format!("/tmp/{}", "x".repeat(120)));
+        let moved = long.control_socket(Some(Path::new("/run/user/1")));
+        assert!(moved.starts_with("/run/user/1") && moved.as_os_str().len() <= 100);
+    }
+}

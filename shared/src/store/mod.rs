@@ -1,0 +1,91 @@
+//! The box's one database, in which the recorder and the sync daemon meet.
+//!
+//! SQLite, WAL, `synchronous=FULL`: what a method has returned survives a power cut. A migration only adds, and
+//! the previous release can still read the file. All of the box's SQL is in this folder.
+
+mod breakers;
+mod outbox;
+mod sessions;
+mod work;
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+pub use outbox::{OutboxState, Parcel};
+pub use sessions::{Finish, NewSession, SessionRow};
+pub use work::{Claim, Row, RowState, Task, WindowRow};
+
+/// Each entry brings the database from its index to the next version.
+const MIGRATIONS: &[&str] = &[include_str!("migration-1.sql")];
+
+/// How long one process waits while the other writes. Writes take milliseconds; a card that stalls takes seconds.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// Why the store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite said no.
+    #[error("The database could not be used")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A row does not hold what this version writes.
+    #[error("A row of the database is damaged")]
+    Damaged(#[from] serde_json::Error),
+    /// The folder cannot be made.
+    #[error("The database folder could not be made")]
+    Folder(#[from] std::io::Error),
+    /// No such session.
+    #[error("There is no such session")]
+    NoSession,
+}
+
+/// The box's database.
+pub struct Store {
+    connection: Mutex<Connection>,
+}
+
+impl Store {
+    /// Opens it, making folder, file and tables where they are missing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let mut connection = Connection::open(path)?;
+        connection.busy_timeout(BUSY)?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        migrate(&mut connection)?;
+        Ok(Self { connection: Mutex::new(connection) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let version: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    for migration in MIGRATIONS.iter().skip(version as usize) {
+        transaction.execute_batch(migration)?;
+    }
+    if (version as usize) < MIGRATIONS.len() {
+        transaction.pragma_update(None, "user_version", MIGRATIONS.len() as u32)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Reads a value stored as a JSON string (`"done"`) from a column that holds it bare (`done`).
+fn named<T: serde::de::DeserializeOwned>(text: String) -> Result<T, serde_json::Error> {
+    serde_json::from_value(serde_json::Value::String(text))
+}
+
+#[cfg(test)]
+mod tests;

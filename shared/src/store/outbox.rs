@@ -1,0 +1,130 @@
+//! What the box owes the clinic, and the clinic's word on it.
+//!
+//! A parcel is owed until a believed acknowledgement for exactly its bytes has come. Nothing else ends it.
+
+use rusqlite::{OptionalExtension as _, params};
+
+use super::{Store, StoreError};
+use crate::clock::WallTime;
+use crate::seal::{Ack, AckResult};
+use crate::wire::{Event, EventKind};
+
+/// Where a parcel stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutboxState {
+    /// Owed.
+    Pending,
+    /// The clinic has it.
+    Acknowledged,
+    /// The clinic will never take it: a dead letter.
+    Refused,
+}
+
+/// A parcel that is owed; its bytes are fetched when it is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parcel {
+    /// UUID.
+    pub session: String,
+    /// From 1.
+    pub revision: u32,
+    /// Of its bytes, hexadecimal.
+    pub sha256: String,
+}
+
+impl Store {
+    /// The oldest parcels that are owed, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn owed(&self, limit: u32) -> Result<Vec<Parcel>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "select session, revision, sha256 from outbox where state = 'pending' order by created_at, rowid limit ?1",
+        )?;
+        Ok(statement
+            .query_map([limit], |row| Ok(Parcel { session: row.get(0)?, revision: row.get(1)?, sha256: row.get(2)? }))?
+            .collect::<Result<_, _>>()?)
+    }
+
+    /// A parcel's bytes, as they were sealed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn parcel(&self, session: &str, revision: u32) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "select parcel from outbox where session = ?1 and revision = ?2";
+        Ok(self.lock().query_row(sql, params![session, revision], |row| row.get(0)).optional()?)
+    }
+
+    /// Where a parcel stands, if there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn outbox_state(&self, session: &str, revision: u32) -> Result<Option<OutboxState>, StoreError> {
+        let sql = "select state from outbox where session = ?1 and revision = ?2";
+        let state: Option<String> =
+            self.lock().query_row(sql, params![session, revision], |row| row.get(0)).optional()?;
+        Ok(state.map(|s| match s.as_str() {
+            "acknowledged" => OutboxState::Acknowledged,
+            "refused" => OutboxState::Refused,
+            _ => OutboxState::Pending,
+        }))
+    }
+
+    /// Writes a believed acknowledgement. It ends the debt only if it is about exactly the bytes that are owed.
+    /// Returns whether it did.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn acknowledge(&self, ack: &Ack, now: WallTime) -> Result<bool, StoreError> {
+        let state = match ack.result {
+            AckResult::Stored | AckResult::Duplicate => "acknowledged",
+            AckResult::Refused => "refused",
+        };
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        let settled = transaction.execute(
+            "update outbox set state = ?4, reason = ?5
+             where session = ?1 and revision = ?2 and sha256 = ?3 and state = 'pending'",
+            params![ack.session, ack.revision, ack.sha256, state, ack.reason],
+        )?;
+        if settled > 0 {
+            transaction.execute(
+                "insert into acks (session, revision, ack, received_at) values (?1, ?2, ?3, ?4)
+                 on conflict (session, revision) do update set ack = ?3, received_at = ?4",
+                params![ack.session, ack.revision, serde_json::to_string(ack)?, now.0],
+            )?;
+        }
+        transaction.commit()?;
+        Ok(settled > 0)
+    }
+
+    /// Events that were not sent yet, the oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn unsent_events(&self, limit: u32) -> Result<Vec<Event>, StoreError> {
+        let connection = self.lock();
+        let mut statement =
+            connection.prepare_cached("select id, at, event from events where sent = 0 order by id limit ?1")?;
+        let rows = statement
+            .query_map([limit], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?)))?
+            .collect::<Result<Vec<(i64, i64, String)>, _>>()?;
+        rows.into_iter()
+            .map(|(id, at, event)| {
+                let what: EventKind = serde_json::from_str(&event)?;
+                Ok(Event { version: 1, id, at: WallTime(at).to_string(), what })
+            })
+            .collect()
+    }
+
+    /// Events up to `id` were sent. The newest thousand are kept for people to look at.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn events_sent(&self, id: i64) -> Result<(), StoreError> {
+        let connection = self.lock();
+        connection.execute("update events set sent = 1 where id <= ?1 and sent = 0", [id])?;
+        connection.execute("delete from events where sent = 1 and id <= ?1 - 1000", [id])?;
+        Ok(())
+    }
+}

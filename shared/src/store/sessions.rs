@@ -1,0 +1,316 @@
+//! Sessions and their records.
+
+use rusqlite::{OptionalExtension as _, Row, params};
+use serde_json::Value;
+
+use super::{Store, StoreError, named};
+use crate::clock::WallTime;
+use crate::error::ProcessingError;
+use crate::record::{Consent, DiarizationStatus, Status, TimeQuality};
+use crate::wire::{EventKind, QueueHealth};
+
+/// A session about to begin.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    /// UUID.
+    pub id: String,
+    /// When.
+    pub started_at: WallTime,
+    /// How far `started_at` can be trusted.
+    pub time_quality: TimeQuality,
+    /// Why it may be recorded.
+    pub consent: Consent,
+    /// `Recording`, or `Queued` for an import.
+    pub status: Status,
+}
+
+/// A session as it stands.
+#[derive(Debug, Clone)]
+pub struct SessionRow {
+    /// UUID.
+    pub id: String,
+    /// The revision its next record will have, or its last one has.
+    pub revision: u32,
+    /// Where it stands.
+    pub status: Status,
+    /// Once decided.
+    pub diarization_status: Option<DiarizationStatus>,
+    /// A constant sentence per cause.
+    pub error_message: Option<String>,
+    /// The cause in full.
+    pub error: Option<ProcessingError>,
+    /// Why it may be recorded.
+    pub consent: Consent,
+    /// How far its dates can be trusted.
+    pub time_quality: TimeQuality,
+    /// When.
+    pub started_at: WallTime,
+    /// When, if it has.
+    pub ended_at: Option<WallTime>,
+    /// Its length so far, gaps included, at 16 kHz.
+    pub samples: u64,
+    /// Time the engines were at work for it.
+    pub engine_seconds: f64,
+    /// Whether its audio still exists.
+    pub audio_kept: bool,
+}
+
+/// How a session ends, to be stored in one transaction.
+#[derive(Debug, Clone)]
+pub struct Finish<'a> {
+    /// UUID.
+    pub session: &'a str,
+    /// `Done` or `Failed`.
+    pub status: Status,
+    /// Decided.
+    pub diarization_status: DiarizationStatus,
+    /// Why it failed, or lost its speakers.
+    pub error: Option<&'a ProcessingError>,
+    /// The record, JSON.
+    pub record: &'a [u8],
+    /// Its revision.
+    pub revision: u32,
+    /// The sealed parcel and its sha256, if this box has a clinic.
+    pub parcel: Option<(&'a [u8], &'a str)>,
+}
+
+const COLUMNS: &str = "id, revision, status, diarization_status, error_message, error, consent, time_quality, \
+                       started_at, ended_at, samples, engine_seconds, audio";
+
+type Raw = (String, Option<String>, Option<String>, String, String, SessionRow);
+
+fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
+    let placeholder = SessionRow {
+        id: row.get(0)?,
+        revision: row.get(1)?,
+        status: Status::Queued,
+        diarization_status: None,
+        error_message: row.get(4)?,
+        error: None,
+        consent: Consent { basis: String::new(), by: None, at: String::new() },
+        time_quality: TimeQuality::Unsynchronized,
+        started_at: WallTime(row.get(8)?),
+        ended_at: row.get::<_, Option<i64>>(9)?.map(WallTime),
+        samples: row.get::<_, i64>(10)?.try_into().unwrap_or(0),
+        engine_seconds: row.get(11)?,
+        audio_kept: row.get::<_, String>(12)? == "kept",
+    };
+    Ok((row.get(2)?, row.get(3)?, row.get(5)?, row.get(6)?, row.get(7)?, placeholder))
+}
+
+fn typed((status, diarization, error, consent, quality, row): Raw) -> Result<SessionRow, StoreError> {
+    Ok(SessionRow {
+        status: named(status)?,
+        diarization_status: diarization.map(named).transpose()?,
+        error: error.map(|e| serde_json::from_str(&e)).transpose()?,
+        consent: serde_json::from_str(&consent)?,
+        time_quality: named(quality)?,
+        ..row
+    })
+}
+
+pub(super) fn event(connection: &rusqlite::Connection, at: WallTime, what: &EventKind) -> Result<(), StoreError> {
+    connection
+        .execute("insert into events (at, event) values (?1, ?2)", params![at.0, serde_json::to_string(what)?])?;
+    Ok(())
+}
+
+fn quality_name(quality: TimeQuality) -> Result<String, StoreError> {
+    match serde_json::to_value(quality)? {
+        Value::String(name) => Ok(name),
+        other => Ok(other.to_string()),
+    }
+}
+
+impl Store {
+    /// Begins a session.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn begin_session(&self, new: &NewSession, now: WallTime) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        transaction.execute(
+            "insert into sessions (id, status, consent, time_quality, started_at, created_at, updated_at)
+             values (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
+            params![
+                new.id,
+                new.status.name(),
+                serde_json::to_string(&new.consent)?,
+                quality_name(new.time_quality)?,
+                new.started_at.0,
+                now.0
+            ],
+        )?;
+        event(&transaction, now, &EventKind::Session { session: new.id.clone(), status: new.status })?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// One session.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSession`] where there is none.
+    pub fn session(&self, id: &str) -> Result<SessionRow, StoreError> {
+        let sql = format!("select {COLUMNS} from sessions where id = ?1");
+        let found = self.lock().query_row(&sql, [id], raw).optional()?;
+        typed(found.ok_or(StoreError::NoSession)?)
+    }
+
+    /// The newest sessions first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn sessions(&self, limit: u32) -> Result<Vec<SessionRow>, StoreError> {
+        let sql = format!("select {COLUMNS} from sessions order by created_at desc, rowid desc limit ?1");
+        self.select(&sql, params![limit])
+    }
+
+    /// All sessions in `status`, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn sessions_in(&self, status: Status) -> Result<Vec<SessionRow>, StoreError> {
+        let sql = format!("select {COLUMNS} from sessions where status = ?1 order by created_at, rowid");
+        self.select(&sql, params![status.name()])
+    }
+
+    fn select(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<SessionRow>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(sql)?;
+        let rows = statement.query_map(parameters, raw)?.collect::<Result<Vec<_>, _>>()?;
+        rows.into_iter().map(typed).collect()
+    }
+
+    /// Moves a session to another status, with an event if that is news.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn set_status(&self, id: &str, status: Status, now: WallTime) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        let changed = transaction.execute(
+            "update sessions set status = ?2, updated_at = ?3 where id = ?1 and status <> ?2",
+            params![id, status.name(), now.0],
+        )?;
+        if changed > 0 {
+            event(&transaction, now, &EventKind::Session { session: id.into(), status })?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// The recording has ended: its length is final, and work may finish.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn end_session(&self, id: &str, samples: u64, ended_at: WallTime, now: WallTime) -> Result<(), StoreError> {
+        self.lock().execute(
+            "update sessions set samples = ?2, ended_at = ?3, updated_at = ?4 where id = ?1",
+            params![id, i64::try_from(samples).unwrap_or(i64::MAX), ended_at.0, now.0],
+        )?;
+        self.set_status(id, Status::Queued, now)
+    }
+
+    /// Adds to the time the engines were at work for a session.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn add_engine_seconds(&self, id: &str, seconds: f64) -> Result<(), StoreError> {
+        self.lock()
+            .execute("update sessions set engine_seconds = engine_seconds + ?2 where id = ?1", params![id, seconds])?;
+        Ok(())
+    }
+
+    /// Stores a session's outcome, its record and its parcel together, or nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn finish(&self, finish: &Finish<'_>, now: WallTime) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        let error = finish.error.map(serde_json::to_string).transpose()?;
+        transaction.execute(
+            "update sessions set status = ?2, diarization_status = ?3, error_message = ?4, error_type = ?5, error = ?6,
+             revision = ?7, updated_at = ?8 where id = ?1",
+            params![
+                finish.session,
+                finish.status.name(),
+                finish.diarization_status.name(),
+                finish.error.map(|e| &e.message),
+                finish.error.map(|e| &e.error_type),
+                error,
+                finish.revision,
+                now.0
+            ],
+        )?;
+        transaction.execute(
+            "insert into records (session, revision, record, created_at) values (?1, ?2, ?3, ?4)",
+            params![finish.session, finish.revision, finish.record, now.0],
+        )?;
+        if let Some((parcel, sha256)) = finish.parcel {
+            transaction.execute(
+                "insert into outbox (session, revision, sha256, parcel, created_at) values (?1, ?2, ?3, ?4, ?5)",
+                params![finish.session, finish.revision, sha256, parcel, now.0],
+            )?;
+        }
+        event(&transaction, now, &EventKind::Session { session: finish.session.into(), status: finish.status })?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// The newest record of a session, JSON, if it has one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn record(&self, session: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let sql = "select record from records where session = ?1 order by revision desc limit 1";
+        Ok(self.lock().query_row(sql, [session], |row| row.get(0)).optional()?)
+    }
+
+    /// Sessions whose audio the clinic's acknowledgement has made superfluous: their diarized record is stored.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn audio_to_destroy(&self) -> Result<Vec<String>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "select s.id from sessions s join outbox o on o.session = s.id and o.revision = s.revision
+             where s.audio = 'kept' and s.status = 'done' and s.diarization_status = 'ok' and o.state = 'acknowledged'",
+        )?;
+        Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+    }
+
+    /// The audio of a session no longer exists.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn audio_destroyed(&self, session: &str, now: WallTime) -> Result<(), StoreError> {
+        self.lock().execute(
+            "update sessions set audio = 'destroyed', updated_at = ?2 where id = ?1",
+            params![session, now.0],
+        )?;
+        Ok(())
+    }
+
+    /// Sessions by what is still to be done for them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn queue(&self) -> Result<QueueHealth, StoreError> {
+        let sql = "select
+            (select count(*) from sessions where status in ('recording', 'paused')),
+            (select count(*) from sessions where status in ('queued', 'processing', 'postponed')),
+            (select count(*) from outbox where state = 'pending'),
+            (select count(*) from outbox where state = 'refused')";
+        let count = |row: &Row<'_>, at| row.get::<_, i64>(at).map(|n| u64::try_from(n).unwrap_or(0));
+        Ok(self.lock().query_row(sql, [], |row| {
+            Ok(QueueHealth {
+                recording: count(row, 0)?,
+                queued: count(row, 1)?,
+                unacknowledged: count(row, 2)?,
+                dead_lettered: count(row, 3)?,
+            })
+        })?)
+    }
+}

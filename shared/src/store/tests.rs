@@ -1,0 +1,170 @@
+use super::*;
+use crate::breaker::{Service, StateName, Stored};
+use crate::clock::{Clock as _, ScriptedClock, WallTime};
+use crate::error::{TaskFailure, TranscriptionError};
+use crate::guard::BreakerStore as _;
+use crate::record::{Consent, DiarizationStatus, Status, TimeQuality};
+use crate::seal::{Ack, AckResult};
+
+const NOW: WallTime = WallTime(1_767_225_600_000);
+type Cause = TaskFailure<TranscriptionError>;
+
+fn new(id: &str) -> NewSession {
+    NewSession {
+        id: id.into(),
+        started_at: NOW,
+        time_quality: TimeQuality::Synchronized,
+        consent: Consent { basis: "verbal".into(), by: None, at: NOW.to_string() },
+        status: Status::Recording,
+    }
+}
+
+fn store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("box.db")).unwrap();
+    (folder, store)
+}
+
+fn window(number: u32) -> WindowRow {
+    let start_sample = u64::from(number) * 1000;
+    WindowRow { number, start_sample, end_sample: start_sample + 1000, blind_cut: false }
+}
+
+fn finish<'a>(session: &'a str, parcel: &'a [u8], sha256: &'a str) -> Finish<'a> {
+    Finish {
+        session,
+        status: Status::Done,
+        diarization_status: DiarizationStatus::Ok,
+        error: None,
+        record: b"{}",
+        revision: 1,
+        parcel: Some((parcel, sha256)),
+    }
+}
+
+#[test]
+fn a_row_that_kills_the_box_three_times_is_given_up() {
+    let (folder, mut store) = store();
+    store.begin_session(&new("a"), NOW).unwrap();
+    store.add_window("a", &window(0), &[Service::Transcription], 1000).unwrap();
+    for claim in 1..=3 {
+        assert_eq!(store.claim(Service::Transcription).unwrap().unwrap().claims, claim);
+        store = Store::open(&folder.path().join("box.db")).unwrap();
+        let exhausted: Cause = TaskFailure::at_once(TranscriptionError::ClaimsExhausted);
+        store.take_back(Service::Transcription, &exhausted).unwrap();
+    }
+    assert!(store.claim(Service::Transcription).unwrap().is_none());
+    let rows = store.rows::<serde_json::Value, Cause>("a", Service::Transcription).unwrap();
+    assert_eq!(rows[0].state, RowState::Failed);
+    assert_eq!(rows[0].cause.as_ref().unwrap().last_exception, TranscriptionError::ClaimsExhausted);
+}
+
+#[test]
+fn ended_sessions_are_worked_on_before_the_one_being_recorded() {
+    let (_folder, store) = store();
+    for id in ["old", "now"] {
+        store.begin_session(&new(id), NOW).unwrap();
+        store.add_window(id, &window(0), &[Service::Diarization], 1000).unwrap();
+    }
+    store.end_session("now", 1000, NOW, NOW).unwrap();
+    assert_eq!(store.claim(Service::Diarization).unwrap().unwrap().session, "now");
+    assert_eq!(store.claim(Service::Diarization).unwrap().unwrap().session, "old");
+    assert!(store.claim(Service::Transcription).unwrap().is_none());
+}
+
+#[test]
+fn a_refused_row_costs_no_claim_and_comes_back_with_its_postponed_session() {
+    let (_folder, store) = store();
+    store.begin_session(&new("a"), NOW).unwrap();
+    store.add_window("a", &window(0), &[Service::Transcription], 1000).unwrap();
+    for _ in 0..5 {
+        let claim = store.claim(Service::Transcription).unwrap().unwrap();
+        assert_eq!(claim.claims, 1);
+        store.refuse(claim.id).unwrap();
+        store.set_status("a", Status::Postponed, NOW).unwrap();
+        assert_eq!(store.admit_refused(Service::Transcription).unwrap(), 1);
+        assert_eq!(store.session("a").unwrap().status, Status::Queued);
+    }
+}
+
+#[test]
+fn adding_a_window_again_after_a_restart_keeps_its_result() {
+    let (_folder, store) = store();
+    store.begin_session(&new("a"), NOW).unwrap();
+    store.add_window("a", &window(0), &[Service::Transcription], 1000).unwrap();
+    let claim = store.claim(Service::Transcription).unwrap().unwrap();
+    store.complete(claim.id, 2, &serde_json::json!({"n": 1})).unwrap();
+    store.add_window("a", &window(0), &[Service::Transcription], 1000).unwrap();
+    let rows = store.rows::<serde_json::Value, Cause>("a", Service::Transcription).unwrap();
+    assert_eq!((rows.len(), rows[0].attempts, rows[0].state), (1, 2, RowState::Done));
+    assert!(!store.has_work("a").unwrap());
+}
+
+#[test]
+fn only_an_acknowledgement_of_exactly_these_bytes_ends_the_debt() {
+    let (_folder, store) = store();
+    store.begin_session(&new("a"), NOW).unwrap();
+    store.finish(&finish("a", b"parcel", "right"), NOW).unwrap();
+    let ack = |sha256: &str, result| Ack {
+        version: 1,
+        session: "a".into(),
+        revision: 1,
+        sha256: sha256.into(),
+        result,
+        reason: None,
+        stored_at: NOW.to_string(),
+        key_id: String::new(),
+        signature: String::new(),
+    };
+    assert!(!store.acknowledge(&ack("wrong", AckResult::Stored), NOW).unwrap());
+    assert_eq!(store.owed(9).unwrap().len(), 1);
+    assert!(store.audio_to_destroy().unwrap().is_empty());
+    assert!(store.acknowledge(&ack("right", AckResult::Duplicate), NOW).unwrap());
+    assert_eq!(store.outbox_state("a", 1).unwrap(), Some(OutboxState::Acknowledged));
+    assert_eq!(store.audio_to_destroy().unwrap(), ["a"]);
+    assert!(!store.acknowledge(&ack("right", AckResult::Refused), NOW).unwrap(), "the first word stands");
+    store.audio_destroyed("a", NOW).unwrap();
+    assert!(store.audio_to_destroy().unwrap().is_empty());
+}
+
+#[test]
+fn a_full_disk_leaves_neither_half_of_a_finish() {
+    let (_folder, store) = store();
+    store.begin_session(&new("a"), NOW).unwrap();
+    let pages: i64 = store.lock().pragma_query_value(None, "page_count", |r| r.get(0)).unwrap();
+    store.lock().pragma_update(None, "max_page_count", pages + 2).unwrap();
+    let parcel = vec![7; 1 << 20];
+    assert!(store.finish(&finish("a", &parcel, "x"), NOW).is_err());
+    store.lock().pragma_update(None, "max_page_count", 1_000_000).unwrap();
+    assert_eq!(store.session("a").unwrap().status, Status::Recording);
+    assert!(store.record("a").unwrap().is_none() && store.owed(9).unwrap().is_empty());
+    store.finish(&finish("a", &parcel, "x"), NOW).unwrap();
+    assert_eq!(store.parcel("a", 1).unwrap().unwrap().len(), 1 << 20);
+}
+
+#[test]
+fn breakers_and_their_moves_are_kept_together() {
+    let (_folder, store) = store();
+    let clock = ScriptedClock::new();
+    let stored = Stored { state: crate::breaker::State::ForcedOpen, failure_count: 4 };
+    let moved = crate::breaker::Transition { from: StateName::Closed, to: StateName::ForcedOpen };
+    store.keep(Service::Diarization, &stored, Some(moved), &clock.now());
+    assert_eq!(store.kept(Service::Diarization), Some(stored));
+    assert_eq!(store.kept(Service::Transcription), None);
+    let events = store.unsent_events(9).unwrap();
+    assert_eq!(events.len(), 1);
+    store.events_sent(events[0].id).unwrap();
+    assert!(store.unsent_events(9).unwrap().is_empty());
+}
+
+#[test]
+fn the_queue_counts_every_session_once() {
+    let (_folder, store) = store();
+    for id in ["recording", "queued", "owed"] {
+        store.begin_session(&new(id), NOW).unwrap();
+    }
+    store.end_session("queued", 1, NOW, NOW).unwrap();
+    store.finish(&finish("owed", b"p", "s"), NOW).unwrap();
+    let queue = store.queue().unwrap();
+    assert_eq!((queue.recording, queue.queued, queue.unacknowledged, queue.dead_lettered), (1, 1, 1, 0));
+}

@@ -1,0 +1,290 @@
+//! The work queue: one row per (session, window, task).
+//!
+//! A row is counted as claimed before it is tried, so a window that kills the box runs out of claims. There is
+//! one worker; at start it takes back what was `running`, and needs no lease and no clock.
+
+use rusqlite::{OptionalExtension as _, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Store, StoreError, named};
+use crate::breaker::Service;
+
+/// Tries that may end with the box going down before a row is given up.
+const MAX_CLAIMS: u32 = 3;
+
+/// What is done to a window: the two services are the two tasks.
+pub type Task = Service;
+
+/// A stretch of a session, in samples at 16 kHz from its start, gaps included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowRow {
+    /// From 0.
+    pub number: u32,
+    /// First sample.
+    pub start_sample: u64,
+    /// One past the last.
+    pub end_sample: u64,
+    /// Whether it ends where no pause was found.
+    pub blind_cut: bool,
+}
+
+/// A row that is this worker's to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Of the row.
+    pub id: i64,
+    /// UUID.
+    pub session: String,
+    /// What to do it to.
+    pub window: WindowRow,
+    /// How often it was claimed, this time included.
+    pub claims: u32,
+}
+
+/// The state of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowState {
+    /// To do.
+    Pending,
+    /// Being done.
+    Running,
+    /// Done; the result is stored.
+    Done,
+    /// Given up; the cause is stored.
+    Failed,
+    /// The breaker let nothing through.
+    Refused,
+}
+
+/// A row with what became of it.
+#[derive(Debug, Clone)]
+pub struct Row<R, E> {
+    /// What was done to.
+    pub window: WindowRow,
+    /// Where it stands.
+    pub state: RowState,
+    /// Attempts of the last call.
+    pub attempts: u32,
+    /// If done.
+    pub result: Option<R>,
+    /// If failed or refused.
+    pub cause: Option<E>,
+}
+
+fn window(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<WindowRow> {
+    let sample = |at| row.get::<_, i64>(at).map(|n| u64::try_from(n).unwrap_or(0));
+    Ok(WindowRow {
+        number: row.get(first)?,
+        start_sample: sample(first + 1)?,
+        end_sample: sample(first + 2)?,
+        blind_cut: row.get(first + 3)?,
+    })
+}
+
+impl Store {
+    /// Adds a window and its rows, one per task. `samples` is the session's length known so far. Adding the same
+    /// window again (after a restart) changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn add_window(
+        &self,
+        session: &str,
+        window: &WindowRow,
+        tasks: &[Task],
+        samples: u64,
+    ) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        let sample = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        transaction.execute(
+            "insert or ignore into windows (session, number, start_sample, end_sample, blind_cut)
+             values (?1, ?2, ?3, ?4, ?5)",
+            params![session, window.number, sample(window.start_sample), sample(window.end_sample), window.blind_cut],
+        )?;
+        for task in tasks {
+            transaction.execute(
+                "insert or ignore into work (session, number, task) values (?1, ?2, ?3)",
+                params![session, window.number, task.name()],
+            )?;
+        }
+        transaction.execute(
+            "update sessions set samples = max(samples, ?2) where id = ?1",
+            params![session, sample(samples)],
+        )?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// The windows of a session, in order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn windows(&self, session: &str) -> Result<Vec<WindowRow>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "select number, start_sample, end_sample, blind_cut from windows where session = ?1 order by number",
+        )?;
+        Ok(statement.query_map([session], |row| window(row, 0))?.collect::<Result<_, _>>()?)
+    }
+
+    /// Claims the next row of `task`: sessions that have ended first, then the oldest.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn claim(&self, task: Task) -> Result<Option<Claim>, StoreError> {
+        let claimed = self
+            .lock()
+            .query_row(
+                "update work set state = 'running', claims = claims + 1 where id = (
+                   select w.id from work w join sessions s on s.id = w.session
+                   where w.task = ?1 and w.state = 'pending' and w.claims < ?2
+                     and s.status in ('recording', 'paused', 'queued', 'processing')
+                   order by s.status in ('recording', 'paused'), s.created_at, w.number limit 1)
+                 returning id, session, number, claims",
+                params![task.name(), MAX_CLAIMS],
+                |row| Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, u32>(2)?, row.get(3)?)),
+            )
+            .optional()?;
+        let Some((id, session, number, claims)) = claimed else {
+            return Ok(None);
+        };
+        let window = self.lock().query_row(
+            "select number, start_sample, end_sample, blind_cut from windows where session = ?1 and number = ?2",
+            params![session, number],
+            |row| window(row, 0),
+        )?;
+        Ok(Some(Claim { id, session, window, claims }))
+    }
+
+    /// A row is done.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn complete(&self, id: i64, attempts: u32, result: &impl Serialize) -> Result<(), StoreError> {
+        self.lock().execute(
+            "update work set state = 'done', attempts = ?2, result = ?3, cause = null where id = ?1",
+            params![id, attempts, serde_json::to_vec(result)?],
+        )?;
+        Ok(())
+    }
+
+    /// A row is given up, with its cause.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn fail(&self, id: i64, attempts: u32, cause: &impl Serialize) -> Result<(), StoreError> {
+        self.lock().execute(
+            "update work set state = 'failed', attempts = ?2, cause = ?3 where id = ?1",
+            params![id, attempts, serde_json::to_string(cause)?],
+        )?;
+        Ok(())
+    }
+
+    /// The breaker let the row not through; that was no try.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn refuse(&self, id: i64) -> Result<(), StoreError> {
+        self.lock()
+            .execute("update work set state = 'refused', claims = max(claims - 1, 0) where id = ?1", params![id])?;
+        Ok(())
+    }
+
+    /// Rows of `task` that were refused may be tried again, in every session that is not finished. A postponed
+    /// session is queued again. Returns how many rows.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn admit_refused(&self, task: Task) -> Result<usize, StoreError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        let rows = transaction.execute(
+            "update work set state = 'pending' where task = ?1 and state = 'refused' and session in (
+               select id from sessions where status in ('recording', 'paused', 'queued', 'processing', 'postponed'))",
+            params![task.name()],
+        )?;
+        transaction.execute(
+            "update sessions set status = 'queued' where status = 'postponed'
+             and exists (select 1 from work w where w.session = sessions.id and w.state = 'pending')",
+            [],
+        )?;
+        transaction.commit()?;
+        Ok(rows)
+    }
+
+    /// After a start: what was running is to do again, and what has used up its claims is failed with `exhausted`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn take_back<E: Serialize>(&self, task: Task, exhausted: &E) -> Result<(), StoreError> {
+        let connection = self.lock();
+        connection
+            .execute("update work set state = 'pending' where task = ?1 and state = 'running'", params![task.name()])?;
+        connection.execute(
+            "update work set state = 'failed', attempts = claims, cause = ?2
+             where task = ?1 and state = 'pending' and claims >= ?3",
+            params![task.name(), serde_json::to_string(exhausted)?, MAX_CLAIMS],
+        )?;
+        Ok(())
+    }
+
+    /// Every row of one task of a session, in order of windows.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn rows<R: DeserializeOwned, E: DeserializeOwned>(
+        &self,
+        session: &str,
+        task: Task,
+    ) -> Result<Vec<Row<R, E>>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "select n.number, n.start_sample, n.end_sample, n.blind_cut, w.state, w.attempts, w.result, w.cause
+             from work w join windows n on n.session = w.session and n.number = w.number
+             where w.session = ?1 and w.task = ?2 order by w.number",
+        )?;
+        let rows = statement
+            .query_map(params![session, task.name()], |row| {
+                Ok((
+                    window(row, 0)?,
+                    row.get::<_, String>(4)?,
+                    row.get(5)?,
+                    row.get::<_, Option<Vec<u8>>>(6)?,
+                    row.get::<_, Option<String>>(7)?,
+                ))
+            })?
+            .collect::<Result<Vec<_>, _>>()?;
+        rows.into_iter()
+            .map(|(window, state, attempts, result, cause)| {
+                Ok(Row {
+                    window,
+                    state: named(state)?,
+                    attempts,
+                    result: result.map(|r| serde_json::from_slice(&r)).transpose()?,
+                    cause: cause.map(|c| serde_json::from_str(&c)).transpose()?,
+                })
+            })
+            .collect()
+    }
+
+    /// Whether any row of a session is still to be done or being done.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_work(&self, session: &str) -> Result<bool, StoreError> {
+        let sql = "select exists (select 1 from work where session = ?1 and state in ('pending', 'running'))";
+        Ok(self.lock().query_row(sql, [session], |row| row.get(0))?)
+    }
+
+    /// Drops the results of a session's rows: its record holds what is needed of them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn drop_results(&self, session: &str) -> Result<(), StoreError> {
+        self.lock().execute("update work set result = null where session = ?1", [session])?;
+        Ok(())
+    }
+}

@@ -1,0 +1,318 @@
+//! Topics and messages of the link, MQTT 5, root `roomscribe/v1/{clinic}`.
+//!
+//! Nothing on these topics but the sealed parcel derives from what was said. Ids are `[a-z0-9-]{1,32}`, so they
+//! can never hold a topic separator or a wildcard.
+
+use serde::{Deserialize, Serialize};
+
+use crate::breaker::{Service, StateName};
+use crate::guard::View;
+
+/// The largest parcel the link carries, and so the packet limit both ends set.
+pub const MAX_PARCEL_BYTES: usize = 4 * 1024 * 1024;
+
+/// A valid clinic, box or server id.
+#[must_use]
+pub fn is_id(id: &str) -> bool {
+    (1..=32).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// The topics of one clinic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics {
+    root: String,
+}
+
+impl Topics {
+    /// For clinic `clinic`.
+    #[must_use]
+    pub fn new(clinic: &str) -> Self {
+        Self { root: format!("roomscribe/v1/{clinic}") }
+    }
+
+    /// Retained `online`; last will `offline`.
+    #[must_use]
+    pub fn status(&self, box_id: &str) -> String {
+        format!("{}/{box_id}/status", self.root)
+    }
+
+    /// Retained [`BoxHealth`].
+    #[must_use]
+    pub fn health(&self, box_id: &str) -> String {
+        format!("{}/{box_id}/health", self.root)
+    }
+
+    /// A sealed record.
+    #[must_use]
+    pub fn parcel(&self, box_id: &str, session: &str, revision: u32) -> String {
+        format!("{}/{box_id}/parcel/{session}/{revision}", self.root)
+    }
+
+    /// Signed acknowledgements to one box ([`crate::seal::Ack`]).
+    #[must_use]
+    pub fn ack(&self, box_id: &str) -> String {
+        format!("{}/{box_id}/ack", self.root)
+    }
+
+    /// [`Event`]s of one box.
+    #[must_use]
+    pub fn event(&self, box_id: &str) -> String {
+        format!("{}/{box_id}/event", self.root)
+    }
+
+    /// Retained `online` of a clinic server; last will `offline`.
+    #[must_use]
+    pub fn board_status(&self, server: &str) -> String {
+        format!("{}/board/status/{server}", self.root)
+    }
+
+    /// Retained [`Board`].
+    #[must_use]
+    pub fn board_breakers(&self) -> String {
+        format!("{}/board/breakers", self.root)
+    }
+
+    /// Retained [`BoardBreaker`].
+    #[must_use]
+    pub fn board_breaker(&self, box_id: &str, service: Service) -> String {
+        format!("{}/board/breakers/{box_id}/{service}", self.root)
+    }
+
+    /// What a topic of this clinic means, or `None` for any other.
+    #[must_use]
+    pub fn parse(&self, topic: &str) -> Option<Topic> {
+        let rest = topic.strip_prefix(&self.root)?.strip_prefix('/')?;
+        let parts: Vec<&str> = rest.split('/').collect();
+        let id = |s: &str| (is_id(s) && s != "board").then(|| s.to_owned());
+        match parts[..] {
+            [box_id, "status"] => Some(Topic::Status(id(box_id)?)),
+            [box_id, "health"] => Some(Topic::Health(id(box_id)?)),
+            [box_id, "ack"] => Some(Topic::Ack(id(box_id)?)),
+            [box_id, "event"] => Some(Topic::Event(id(box_id)?)),
+            [box_id, "parcel", session, revision] => Some(Topic::Parcel {
+                box_id: id(box_id)?,
+                session: uuid::Uuid::parse_str(session).ok()?.to_string(),
+                revision: revision.parse().ok().filter(|r| *r >= 1)?,
+            }),
+            _ => None,
+        }
+    }
+
+    /// What every clinic server subscribes to plainly.
+    #[must_use]
+    pub fn plain_subscriptions(&self) -> [String; 2] {
+        [format!("{}/+/status", self.root), format!("{}/+/health", self.root)]
+    }
+
+    /// What the clinic's servers share between them.
+    #[must_use]
+    pub fn shared_subscriptions(&self) -> [String; 2] {
+        [
+            format!("$share/roomscribe-clinic/{}/+/parcel/+/+", self.root),
+            format!("$share/roomscribe-clinic/{}/+/event", self.root),
+        ]
+    }
+}
+
+/// A parsed topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Topic {
+    /// See [`Topics::status`].
+    Status(String),
+    /// See [`Topics::health`].
+    Health(String),
+    /// See [`Topics::ack`].
+    Ack(String),
+    /// See [`Topics::event`].
+    Event(String),
+    /// See [`Topics::parcel`].
+    Parcel {
+        /// From which box.
+        box_id: String,
+        /// UUID.
+        session: String,
+        /// From 1.
+        revision: u32,
+    },
+}
+
+/// The guide's four keys, from `GET /health/audio-processing` on box and clinic.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AudioProcessingHealth {
+    /// State of the transcription breaker.
+    pub transcription_circuit: StateName,
+    /// State of the diarization breaker.
+    pub diarization_circuit: StateName,
+    /// Consecutive, now.
+    pub transcription_failures: u32,
+    /// Consecutive, now.
+    pub diarization_failures: u32,
+}
+
+/// One breaker as health shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BreakerHealth {
+    /// The state.
+    pub state: StateName,
+    /// Failed calls in a row.
+    pub failure_count: u32,
+    /// Seconds until a call may try, rounded up; `null` if only a person can change that.
+    pub retry_after_s: Option<u64>,
+}
+
+impl From<View> for BreakerHealth {
+    fn from(view: View) -> Self {
+        Self {
+            state: view.state,
+            failure_count: view.failure_count,
+            retry_after_s: view.retry_after.map(|d| d.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+/// Sessions by what is still to be done for them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueHealth {
+    /// Being recorded or paused.
+    pub recording: u64,
+    /// Queued, processing or postponed.
+    pub queued: u64,
+    /// Done or failed, and the clinic has not said that it holds them.
+    pub unacknowledged: u64,
+    /// Refused by the clinic: kept, and a person must look.
+    pub dead_lettered: u64,
+}
+
+/// What the microphone is doing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CaptureHealth {
+    /// `idle`, `recording`, or `failing`.
+    pub state: String,
+    /// Seconds recorded in the present session.
+    pub recorded_s: f64,
+    /// Peak of the last second, dB relative to full scale.
+    pub peak_dbfs: Option<f64>,
+}
+
+/// Retained on `{box}/health`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BoxHealth {
+    /// Always 1.
+    pub version: u32,
+    /// Which box.
+    #[serde(rename = "box")]
+    pub box_id: String,
+    /// When this was measured, RFC 3339 UTC.
+    pub at: String,
+    /// `synchronized` or `unsynchronized`.
+    pub time_quality: crate::record::TimeQuality,
+    /// By service name.
+    pub breakers: std::collections::BTreeMap<Service, BreakerHealth>,
+    /// Sessions by what is still to be done.
+    pub queue: QueueHealth,
+    /// The microphone.
+    pub capture: CaptureHealth,
+    /// Software version.
+    pub software: String,
+}
+
+/// A breaker or session moved, on `{box}/event`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Always 1.
+    pub version: u32,
+    /// Unique on this box and rising.
+    pub id: i64,
+    /// When, RFC 3339 UTC.
+    pub at: String,
+    /// What moved.
+    #[serde(flatten)]
+    pub what: EventKind,
+}
+
+/// What moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum EventKind {
+    /// A breaker went from one state to another.
+    Breaker {
+        /// Which.
+        service: Service,
+        /// Before.
+        from: StateName,
+        /// After.
+        to: StateName,
+        /// Failed calls in a row.
+        failure_count: u32,
+    },
+    /// A session reached a status.
+    Session {
+        /// UUID.
+        session: String,
+        /// Its status.
+        status: crate::record::Status,
+    },
+}
+
+/// One breaker of one box on the board.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoardBreaker {
+    /// Which box.
+    #[serde(rename = "box")]
+    pub box_id: String,
+    /// Which service.
+    pub service: Service,
+    /// Whether the box is connected; if not, the rest is what was last known.
+    pub online: bool,
+    /// As the box last said.
+    #[serde(flatten)]
+    pub breaker: BreakerHealth,
+    /// When the box measured it, RFC 3339 UTC.
+    pub at: String,
+}
+
+/// The published breaker health of a clinic, retained on `board/breakers`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Board {
+    /// Always 1.
+    pub version: u32,
+    /// Which clinic.
+    pub clinic: String,
+    /// When it was published, RFC 3339 UTC.
+    pub at: String,
+    /// The worst state and largest counts of all boxes.
+    #[serde(flatten)]
+    pub worst: AudioProcessingHealth,
+    /// Every breaker of every box.
+    pub breakers: Vec<BoardBreaker>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_read_back_as_they_were_written() {
+        let topics = Topics::new("north");
+        let session = "7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a11";
+        assert_eq!(
+            topics.parse(&topics.parcel("room-1", session, 2)),
+            Some(Topic::Parcel { box_id: "room-1".into(), session: session.into(), revision: 2 })
+        );
+        assert_eq!(topics.parse(&topics.ack("room-1")), Some(Topic::Ack("room-1".into())));
+    }
+
+    #[test]
+    fn foreign_and_malformed_topics_mean_nothing() {
+        let topics = Topics::new("north");
+        for bad in [
+            "roomscribe/v1/south/room-1/status",
+            "roomscribe/v1/north/Room 1/status",
+            "roomscribe/v1/north/board/status",
+            "roomscribe/v1/north/room-1/parcel/not-a-uuid/1",
+            "roomscribe/v1/north/room-1/parcel/7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a11/0",
+        ] {
+            assert_eq!(topics.parse(bad), None, "{bad}");
+        }
+    }
+}
