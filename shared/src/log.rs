@@ -10,7 +10,7 @@ pub enum Style {
     Lines,
     /// One JSON object per event.
     Json,
-    /// Warnings and worse only, as lines: for commands whose output is their answer.
+    /// Nothing, unless `RUST_LOG` asks for it: for commands whose output is their answer.
     Quiet,
 }
 
@@ -18,7 +18,7 @@ pub enum Style {
 pub fn start(style: Style, under_journald: bool) {
     let level = match style {
         Style::Lines | Style::Json => "info",
-        Style::Quiet => "warn",
+        Style::Quiet => "off",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let registry = tracing_subscriber::registry().with(filter);

@@ -46,6 +46,32 @@ impl Store {
             .collect::<Result<_, _>>()?)
     }
 
+    /// Newest records that were made before this box had a clinic, and so have no parcel: JSON.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn records_without_parcel(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare(
+            "select r.record from records r join sessions s on s.id = r.session and s.revision = r.revision
+             where not exists (select 1 from outbox o where o.session = r.session and o.revision = r.revision)
+             order by r.created_at, r.rowid",
+        )?;
+        Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+    }
+
+    /// Owes the clinic a parcel of a record that is stored already.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn owe(&self, parcel: &Parcel, bytes: &[u8], now: WallTime) -> Result<(), StoreError> {
+        self.lock().execute(
+            "insert or ignore into outbox (session, revision, sha256, parcel, created_at) values (?1, ?2, ?3, ?4, ?5)",
+            params![parcel.session, parcel.revision, parcel.sha256, bytes, now.0],
+        )?;
+        Ok(())
+    }
+
     /// A parcel's bytes, as they were sealed.
     ///
     /// # Errors

@@ -279,12 +279,26 @@ impl Store {
         Ok(self.lock().query_row(sql, [session], |row| row.get(0))?)
     }
 
-    /// Drops the results of a session's rows: its record holds what is needed of them.
+    /// Adds a row that is given up before it was tried, with its cause.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn drop_results(&self, session: &str) -> Result<(), StoreError> {
-        self.lock().execute("update work set result = null where session = ?1", [session])?;
+    pub fn add_failed(&self, session: &str, number: u32, task: Task, cause: &impl Serialize) -> Result<(), StoreError> {
+        self.lock().execute(
+            "insert or ignore into work (session, number, task, state, cause) values (?1, ?2, ?3, 'failed', ?4)",
+            params![session, number, task.name(), serde_json::to_string(cause)?],
+        )?;
         Ok(())
+    }
+
+    /// How many rows of a task are neither pending nor running, and how many there are so far.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn progress(&self, session: &str, task: Task) -> Result<(usize, usize), StoreError> {
+        let sql = "select count(*) filter (where state not in ('pending', 'running')), count(*)
+                   from work where session = ?1 and task = ?2";
+        let count = |row: &rusqlite::Row<'_>, at| row.get::<_, i64>(at).map(|n| usize::try_from(n).unwrap_or(0));
+        Ok(self.lock().query_row(sql, params![session, task.name()], |row| Ok((count(row, 0)?, count(row, 1)?)))?)
     }
 }

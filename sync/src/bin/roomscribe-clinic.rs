@@ -1,2 +1,195 @@
-//! x
-fn main() {}
+//! The clinic's end of the link: takes sealed records, acknowledges them, and shows how every room is.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use shared::clock::SystemClock;
+use shared::log::{self, Style};
+use shared::paths::Root;
+use sync::clinic::Clinic;
+use sync::clinic::settings::{self, ClinicSettings};
+use sync::clinic::setup::{self, SetupError};
+use sync::clinic::show::{self, ShowError};
+use sync::clinic::store::ClinicStore;
+use sync::exit::{self, Failure};
+
+/// Takes sealed records from boxes, and shows how every room is.
+#[derive(Parser)]
+#[command(version, after_help = "Example:\n  roomscribe-clinic init --clinic north && roomscribe-clinic run")]
+struct Cli {
+    /// Where the server lies; a folder other than / holds one for development.
+    #[arg(long, env = "ROOMSCRIBE_ROOT", default_value = "/", global = true)]
+    root: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a clinic: its keys and settings.
+    #[command(after_help = "Example:\n  roomscribe-clinic init --clinic north --broker broker.north.example:1883")]
+    Init {
+        /// The clinic's id: 1 to 32 of a-z, 0-9 and -.
+        #[arg(long, value_name = "ID")]
+        clinic: String,
+        /// This server's id among those of the clinic.
+        #[arg(long, value_name = "ID", default_value = "server-1")]
+        server: String,
+        /// The MQTT broker.
+        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
+        broker: String,
+        /// Where to serve HTTP; there is no log-in, so think before opening it to a network.
+        #[arg(long, value_name = "ADDR:PORT", default_value_t = settings::default_listen())]
+        listen: SocketAddr,
+    },
+    /// Print the enrolment of a box.
+    #[command(after_help = "Example:\n  roomscribe-clinic invite room-1 > link.toml")]
+    Invite {
+        /// The box's id: 1 to 32 of a-z, 0-9 and -.
+        #[arg(value_name = "BOX")]
+        box_id: String,
+        /// The broker as the box reaches it, if that is not as this server does.
+        #[arg(long, value_name = "HOST:PORT")]
+        broker: Option<String>,
+    },
+    /// Run until told to stop.
+    #[command(after_help = "Example:\n  roomscribe-clinic --root /tmp/clinic run")]
+    Run,
+    /// List what the clinic holds; metadata only.
+    #[command(after_help = "Example:\n  roomscribe-clinic sessions --json")]
+    Sessions {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        /// The newest so many.
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        limit: u32,
+    },
+    /// Open a session with the clinic's key and print what was said.
+    #[command(after_help = "Example:\n  roomscribe-clinic show 7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a11")]
+    Show {
+        /// The session's id.
+        session: String,
+        /// The record as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let root = Root::new(cli.root);
+    let style = if matches!(cli.command, Command::Run) { Style::Lines } else { Style::Quiet };
+    log::start(style, std::env::var_os("JOURNAL_STREAM").is_some());
+    let result = match cli.command {
+        Command::Init { clinic, server, broker, listen } => init(&root, &clinic, &server, &broker, listen),
+        Command::Invite { box_id, broker } => invite(&root, &box_id, broker.as_deref()),
+        Command::Run => run(&root).await,
+        Command::Sessions { json, limit } => sessions(&root, json, limit),
+        Command::Show { session, json } => show(&root, &session, json),
+    };
+    exit::end("roomscribe-clinic", result)
+}
+
+fn failed(why: SetupError) -> Failure {
+    match why {
+        SetupError::Write { .. } => Failure::other("not done", &why),
+        _ => Failure::configuration("not done", &why),
+    }
+}
+
+fn broker(text: &str) -> Result<(String, u16), Failure> {
+    settings::broker(text).map_err(|why| Failure::Usage(format!("{text:?}: {why}")))
+}
+
+fn init(root: &Root, clinic: &str, server: &str, at: &str, listen: SocketAddr) -> Result<(), Failure> {
+    let (settings, path) = setup::init(root, clinic, server, broker(at)?, listen).map_err(|why| match why {
+        SetupError::Settings(why) => Failure::Usage(why.to_string()),
+        why => failed(why),
+    })?;
+    println!("Clinic {} is made; its settings are in {}.", settings.clinic, path.display());
+    println!("Keep a copy of its keys folder in a safe place: nothing else opens its records.");
+    println!("Next: roomscribe-clinic invite room-1 > link.toml");
+    Ok(())
+}
+
+fn invite(root: &Root, box_id: &str, at: Option<&str>) -> Result<(), Failure> {
+    let at = at.map(broker).transpose()?;
+    let settings = load(root)?;
+    let keys = setup::keys(root).map_err(failed)?;
+    let text = setup::invite(&settings, &keys, box_id, at).map_err(|why| Failure::Usage(why.to_string()))?;
+    print(&text)
+}
+
+fn load(root: &Root) -> Result<ClinicSettings, Failure> {
+    ClinicSettings::load(root).map_err(|why| Failure::configuration("the settings cannot be used", &why))
+}
+
+fn open(root: &Root) -> Result<Clinic, Failure> {
+    let settings = load(root)?;
+    let keys = setup::keys(root).map_err(failed)?;
+    let path = settings.database(root);
+    let store = ClinicStore::open(&path).map_err(|why| Failure::other(&path.display().to_string(), &why))?;
+    Ok(Clinic::new(settings, keys, store, Arc::new(SystemClock::new())))
+}
+
+/// A reader that has seen enough, as in `… | head`, is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::other("not printed", &why)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(value).map_err(|why| Failure::other("not printed", &why))?;
+    Ok(text + "\n")
+}
+
+fn sessions(root: &Root, as_json: bool, limit: u32) -> Result<(), Failure> {
+    let rows = open(root)?.store.sessions(limit).map_err(|why| Failure::other("not listed", &why))?;
+    print(&if as_json { json(&rows)? } else { show::table(&rows) })
+}
+
+fn show(root: &Root, session: &str, as_json: bool) -> Result<(), Failure> {
+    let record = show::open(&open(root)?, session).map_err(|why| match why {
+        ShowError::NoSession => Failure::Usage(why.to_string()),
+        ShowError::Store(_) | ShowError::Sealed(_) => Failure::other("not shown", &why),
+    })?;
+    print(&if as_json { json(&record)? } else { show::transcript(&record) })
+}
+
+#[cfg(feature = "mqtt")]
+async fn run(root: &Root) -> Result<(), Failure> {
+    use sync::backoff::Keeper;
+    use sync::clinic::{http, serve};
+    use sync::heart::Heart;
+    use sync::mqtt::MqttBroker;
+    use sync::stop::Stop;
+
+    let clinic = Arc::new(open(root)?);
+    let listen = clinic.settings.listen;
+    let listener = tokio::net::TcpListener::bind(listen)
+        .await
+        .map_err(|why| Failure::Unavailable(format!("{listen} cannot be listened on: {why}")))?;
+    let stop = Stop::at_signals().map_err(|why| Failure::other("signals cannot be caught", &why))?;
+    let (dice, heart) = (Box::new(shared::chance::SeededDice::from_system()), Heart::from_system());
+    let keeper = Keeper { dice, stop: stop.clone(), heart };
+    tracing::info!(clinic = clinic.settings.clinic, server = clinic.settings.server, %listen, "The clinic server starts.");
+    keeper.heart.ready();
+    let broker = MqttBroker::new(serve::identity(&clinic.settings));
+    let link = serve::run(broker, clinic.clone(), keeper);
+    let (served, ()) = tokio::join!(http::serve(clinic.clone(), listener, stop), link);
+    tracing::info!("The clinic server has stopped.");
+    served.map_err(|why| Failure::other("HTTP has failed", &why))
+}
+
+#[cfg(not(feature = "mqtt"))]
+async fn run(_root: &Root) -> Result<(), Failure> {
+    Err(Failure::Unavailable("this program was built without the feature `mqtt` and cannot reach a broker".into()))
+}

@@ -1,0 +1,95 @@
+use super::*;
+use crate::spool::SpoolReader;
+use shared::clock::SystemClock;
+use std::sync::Mutex;
+
+/// What a scripted microphone does at each read.
+enum Do {
+    Give(usize, i16),
+    Fail(MicrophoneError),
+    Wait(Duration),
+}
+
+struct Scripted(Arc<Mutex<std::collections::VecDeque<Do>>>);
+
+impl MicrophoneDoor for Scripted {
+    fn open(&self) -> Result<Box<dyn Microphone>, MicrophoneError> {
+        Ok(Box::new(Scripted(self.0.clone())))
+    }
+}
+
+impl Microphone for Scripted {
+    fn read(&mut self, into: &mut [i16]) -> Result<usize, MicrophoneError> {
+        let next = self.0.lock().unwrap().pop_front();
+        match next {
+            Some(Do::Give(count, value)) => {
+                into[..count].fill(value);
+                Ok(count)
+            }
+            Some(Do::Fail(why)) => Err(why),
+            Some(Do::Wait(pause)) => {
+                thread::sleep(pause);
+                Ok(0)
+            }
+            None => {
+                thread::sleep(Duration::from_millis(5));
+                Ok(0)
+            }
+        }
+    }
+}
+
+fn record(script: Vec<Do>, interrupted: Option<Interruption>) -> (Vec<i16>, Vec<(std::ops::Range<u64>, GapCause)>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let spool = SpoolWriter::create(&path, &clock.now()).unwrap();
+    let script = Arc::new(Mutex::new(script.into()));
+    let recording = Recording::begin(Arc::new(Scripted(script.clone())), None, spool, clock, interrupted);
+    while !script.lock().unwrap().is_empty() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    thread::sleep(Duration::from_millis(50));
+    recording.end(Duration::from_secs(5));
+    let mut reader = SpoolReader::open(&path).unwrap();
+    let gaps = reader.gaps();
+    (reader.read(0..u64::MAX).unwrap(), gaps)
+}
+
+#[test]
+fn everything_that_was_given_is_on_the_disk_when_it_ends() {
+    let (pcm, gaps) = record((0..37).map(|n| Do::Give(997, n)).collect(), None);
+    assert_eq!(pcm.len(), 37 * 997);
+    assert!(pcm.iter().enumerate().all(|(at, s)| *s == (at / 997) as i16));
+    assert!(gaps.is_empty());
+}
+
+#[test]
+fn an_overrun_is_a_gap_as_long_as_the_clock_says() {
+    let pause = Duration::from_millis(600);
+    let script = vec![Do::Give(1600, 1), Do::Wait(pause), Do::Fail(MicrophoneError::Overrun), Do::Give(1600, 2)];
+    let (pcm, gaps) = record(script, None);
+    assert_eq!(gaps.len(), 1);
+    assert_eq!((gaps[0].0.start, gaps[0].1), (1600, GapCause::Overrun));
+    let lasted = duration(gaps[0].0.end - gaps[0].0.start);
+    assert!(lasted > Duration::from_millis(400) && lasted < Duration::from_millis(2_000), "{lasted:?}");
+    assert_eq!((pcm[0], pcm[1600], pcm[pcm.len() - 1]), (1, 0, 2));
+}
+
+#[test]
+fn a_microphone_that_goes_away_is_opened_again_and_the_time_between_is_a_gap() {
+    let gone = MicrophoneError::Unavailable { device: "x".into(), problem: "y".into() };
+    let (pcm, gaps) = record(vec![Do::Give(1600, 1), Do::Fail(gone), Do::Give(1600, 2)], None);
+    assert_eq!(gaps[0].1, GapCause::Unplugged);
+    assert!(duration(gaps[0].0.end - gaps[0].0.start) >= Duration::from_millis(800));
+    assert_eq!(pcm[pcm.len() - 1], 2);
+}
+
+#[test]
+fn downtime_before_the_first_sample_is_a_gap_of_its_own_cause() {
+    let since = SystemClock::new().now();
+    thread::sleep(Duration::from_millis(300));
+    let (pcm, gaps) = record(vec![Do::Give(1600, 7)], Some(Interruption { since, cause: GapCause::Restart }));
+    assert_eq!((gaps[0].0.start, gaps[0].1), (0, GapCause::Restart));
+    assert_eq!(pcm.len() as u64, gaps[0].0.end + 1600);
+}

@@ -1,0 +1,237 @@
+//! The field commands. With a daemon they speak to its socket; some also work on a root without one.
+
+mod client;
+mod models;
+mod process;
+mod show;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::json;
+use shared::error::report;
+use shared::log::{self, Style};
+use shared::paths::Root;
+use shared::store::Store;
+
+use crate::engine::serve::{EngineCommand, serve};
+use crate::export::{Format, export};
+
+/// What a command ends with; see the README's *Exit codes*.
+pub mod code {
+    /// Done, also if undiarized.
+    pub const DONE: u8 = 0;
+    /// The command line was wrong.
+    pub const USAGE: u8 = 2;
+    /// Transcription failed.
+    pub const TRANSCRIPTION_FAILED: u8 = 3;
+    /// Transcription and diarization failed.
+    pub const BOTH_FAILED: u8 = 4;
+    /// Failed otherwise.
+    pub const FAILED: u8 = 5;
+    /// The daemon cannot be reached.
+    pub const UNREACHABLE: u8 = 69;
+    /// Refused by an open breaker.
+    pub const REFUSED: u8 = 75;
+}
+
+/// Records a room, writes down who said what, and hands it to the clinic.
+#[derive(Debug, Parser)]
+#[command(name = "roomscribe", version, after_help = "Example: roomscribe status --root /tmp/box --json")]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Clone, Args)]
+struct Common {
+    /// Where the box lives; a folder other than / holds a whole box.
+    #[arg(long, global = true, env = "ROOMSCRIBE_ROOT", default_value = "/")]
+    root: PathBuf,
+    /// Answer in JSON.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the box: record, process, keep.
+    #[command(after_help = "Example: roomscribe run --root /tmp/box")]
+    Run,
+    /// Transcribe recordings (WAV, FLAC, MP3, Ogg) and print one record a line.
+    #[command(after_help = "Example: roomscribe process --root /tmp/box interview.flac > records.jsonl")]
+    Process {
+        /// The recordings.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Show what the box is doing.
+    #[command(after_help = "Example: roomscribe status")]
+    Status,
+    /// Start a session.
+    #[command(after_help = "Example: roomscribe start --consent verbal --by therapist")]
+    Start {
+        /// What the right to record rests on: verbal, written, …
+        #[arg(long)]
+        consent: Option<String>,
+        /// Who noted it: a role, never a name.
+        #[arg(long)]
+        by: Option<String>,
+    },
+    /// End the session.
+    #[command(after_help = "Example: roomscribe stop")]
+    Stop {
+        /// Only if this is the session being recorded.
+        session: Option<String>,
+    },
+    /// List sessions, or show one.
+    #[command(after_help = "Example: roomscribe sessions --json")]
+    Sessions {
+        /// Its id.
+        session: Option<String>,
+    },
+    /// Print a session's record in a format others read.
+    #[command(
+        after_help = "Example: roomscribe export 7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a11 --format vtt > session.vtt"
+    )]
+    Export {
+        /// Its id.
+        session: String,
+        /// The format.
+        #[arg(long, value_enum, default_value_t = Format::Txt)]
+        format: Format,
+    },
+    /// Show the circuit breakers, or move one.
+    #[command(after_help = "Example: roomscribe breaker reset transcription")]
+    Breaker {
+        #[command(subcommand)]
+        action: Option<BreakerAction>,
+    },
+    /// Show, fetch and verify models.
+    #[command(after_help = "Example: roomscribe models fetch --root /tmp/box --from ../shared/models")]
+    Models {
+        #[command(subcommand)]
+        action: models::ModelsAction,
+    },
+    /// An engine child; started by the box itself.
+    #[command(hide = true)]
+    Engine {
+        #[command(subcommand)]
+        engine: EngineCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum BreakerAction {
+    /// Close it: the service is healthy again.
+    Reset {
+        /// transcription or diarization.
+        service: shared::breaker::Service,
+    },
+    /// Hold it open until it is reset.
+    ForceOpen {
+        /// transcription or diarization.
+        service: shared::breaker::Service,
+    },
+    /// Let everything through until it is reset.
+    Disable {
+        /// transcription or diarization.
+        service: shared::breaker::Service,
+    },
+}
+
+/// Why a command did not do what it was asked, and the code it ends with.
+#[derive(Debug)]
+pub struct Failed {
+    code: u8,
+    message: String,
+}
+
+impl Failed {
+    fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    fn because(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::new(code::FAILED, report(error))
+    }
+}
+
+type Answer = Result<u8, Failed>;
+
+/// Does what the arguments say.
+#[must_use]
+pub fn run(arguments: Arguments) -> ExitCode {
+    let Arguments { command, common } = arguments;
+    if let Command::Engine { engine } = command {
+        return if serve(engine).is_ok() { ExitCode::SUCCESS } else { ExitCode::from(code::FAILED) };
+    }
+    let style = match command {
+        Command::Run if common.json => Style::Json,
+        Command::Run => Style::Lines,
+        _ => Style::Quiet,
+    };
+    log::start(style, std::env::var_os("JOURNAL_STREAM").is_some());
+    let json = common.json;
+    match dispatch(command, &common) {
+        Ok(code) => ExitCode::from(code),
+        Err(Failed { code, message }) => {
+            if json {
+                println!("{}", json!({ "error": { "message": message } }));
+            }
+            eprintln!("roomscribe: {message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn dispatch(command: Command, common: &Common) -> Answer {
+    let root = Root::new(&common.root);
+    match command {
+        Command::Engine { .. } => Ok(code::USAGE),
+        Command::Run => local(async {
+            crate::daemon::run(root).await.map_err(|why| Failed::because(&why))?;
+            Ok(code::DONE)
+        }),
+        Command::Process { files } => local(process::process(root, files)),
+        Command::Status => local(show::status(root, common.json)),
+        Command::Start { consent, by } => local(show::start(root, consent, by, common.json)),
+        Command::Stop { session } => local(show::stop(root, session, common.json)),
+        Command::Sessions { session } => local(show::sessions(root, session, common.json)),
+        Command::Export { session, format } => print_export(&root, &session, format),
+        Command::Breaker { action } => {
+            let call = action.map(|action| match action {
+                BreakerAction::Reset { service } => (service, "reset"),
+                BreakerAction::ForceOpen { service } => (service, "force-open"),
+                BreakerAction::Disable { service } => (service, "disable"),
+            });
+            local(show::breaker(root, call, common.json))
+        }
+        Command::Models { action } => models::models(&root, action, common.json),
+    }
+}
+
+/// Runs a command on a runtime of one thread: engine children are tied to the thread that starts them.
+fn local(work: impl Future<Output = Answer>) -> Answer {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|why| Failed::because(&why))?;
+    let answer = tokio::task::LocalSet::new().block_on(&runtime, work);
+    runtime.shutdown_background();
+    answer
+}
+
+fn print_export(root: &Root, session: &str, format: Format) -> Answer {
+    if !root.database().exists() {
+        return Err(Failed::new(code::FAILED, format!("there is no box in {}", root.path().display())));
+    }
+    let store = Store::open(&root.database()).map_err(|why| Failed::because(&why))?;
+    let json = store.record(session).map_err(|why| Failed::because(&why))?;
+    let json = json.ok_or_else(|| Failed::new(code::FAILED, "there is no record of this session on this box"))?;
+    let record = serde_json::from_slice(&json).map_err(|why| Failed::because(&why))?;
+    let turns = crate::conclude::turns(&store, session).map_err(|why| Failed::because(&why))?;
+    print!("{}", export(&record, &turns, format));
+    Ok(code::DONE)
+}

@@ -1,0 +1,115 @@
+//! `roomscribe process`: recordings in, one record a line out.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Method;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+use shared::paths::Root;
+
+use super::{Answer, Failed, client, code};
+use crate::context::{Context, StartError};
+use crate::control::outcome;
+use crate::daemon::{DaemonError, open, start_work};
+use crate::engine::voices::ChildVoices;
+use crate::import::{ImportError, admit, concluded, take_in};
+use crate::windows::follow;
+
+/// Processes every file in order; ends with the first code that is not 0.
+pub async fn process(root: Root, files: Vec<PathBuf>) -> Answer {
+    let here = if client::is_reachable(&root).await { None } else { Some(start(&root)?) };
+    let mut first = code::DONE;
+    for (number, file) in files.iter().enumerate() {
+        let bar = bar(file, number, files.len());
+        let result = match &here {
+            Some((context, voices)) => in_process(context, voices, file, &bar).await,
+            None => by_daemon(&root, file).await,
+        };
+        bar.finish_and_clear();
+        let code = match result {
+            Ok(answer) => {
+                println!("{answer}");
+                code_of(&answer, file)
+            }
+            Err(Failed { code, message }) => {
+                println!("{}", json!({ "file": file, "error": { "message": message } }));
+                eprintln!("roomscribe: {}: {message}", file.display());
+                code
+            }
+        };
+        if first == code::DONE {
+            first = code;
+        }
+    }
+    Ok(first)
+}
+
+fn start(root: &Root) -> Result<(Arc<Context>, ChildVoices), Failed> {
+    let context = open(root.clone()).map_err(|why| match why {
+        DaemonError::Start(StartError::Busy) => Failed::new(code::UNREACHABLE, why.to_string()),
+        _ => Failed::because(&why),
+    })?;
+    let voices = start_work(&context).map_err(|why| Failed::because(&why))?;
+    Ok((context, voices))
+}
+
+/// A bar on a terminal, and nothing elsewhere.
+fn bar(file: &Path, number: usize, count: usize) -> ProgressBar {
+    let target =
+        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let bar = ProgressBar::with_draw_target(None, target);
+    if let Ok(style) = ProgressStyle::with_template("{prefix} {spinner} {wide_msg} {pos}/{len} windows {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.set_prefix(format!("[{}/{count}]", number + 1));
+    bar.set_message(file.display().to_string());
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+async fn in_process(
+    context: &Arc<Context>,
+    voices: &ChildVoices,
+    file: &Path,
+    bar: &ProgressBar,
+) -> Result<Value, Failed> {
+    let failed = |why: ImportError| match &why {
+        ImportError::Refused(open) => Failed::new(code::REFUSED, open.to_string()),
+        ImportError::Disk(_) | ImportError::Store(_) => Failed::because(&why),
+    };
+    admit(context).map_err(failed)?;
+    let session = take_in(context, file).map_err(failed)?;
+    tokio::task::spawn_local(follow(context.clone(), session.clone(), voices.clone()));
+    let status = concluded(context, &session, |done, all| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    });
+    let status = status.await.map_err(|why| Failed::because(&why))?;
+    outcome(context, &session, status).map_err(|why| Failed::because(&why))
+}
+
+async fn by_daemon(root: &Root, file: &Path) -> Result<Value, Failed> {
+    let absolute = std::path::absolute(file).map_err(|why| Failed::because(&why))?;
+    client::demand(root, Method::POST, "/process", Some(&json!({ "file": absolute }))).await
+}
+
+/// The exit code of a record, with one sentence for people if it is not a transcript.
+fn code_of(answer: &Value, file: &Path) -> u8 {
+    let (code, why) = match (answer["status"].as_str(), answer["error"]["type"].as_str()) {
+        (Some("done"), _) => return code::DONE,
+        (Some("postponed"), _) => (code::REFUSED, "postponed: the transcription circuit breaker is open".to_owned()),
+        (_, Some("TranscriptionError")) => (code::TRANSCRIPTION_FAILED, explain(answer)),
+        (_, Some("ParallelProcessingError")) => (code::BOTH_FAILED, explain(answer)),
+        _ => (code::FAILED, explain(answer)),
+    };
+    eprintln!("roomscribe: {}: {why}", file.display());
+    code
+}
+
+fn explain(answer: &Value) -> String {
+    let chain = answer["error"]["chain"].as_array().map(Vec::as_slice).unwrap_or_default();
+    chain.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; ")
+}

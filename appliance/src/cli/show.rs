@@ -1,0 +1,132 @@
+//! The commands that ask a box and show its answer.
+
+use hyper::Method;
+use serde_json::{Value, json};
+use shared::breaker::Service;
+use shared::paths::Root;
+
+use super::{Answer, client, code};
+
+fn print(json: bool, answer: &Value, text: impl FnOnce(&Value) -> String) -> Answer {
+    if json {
+        println!("{answer}")
+    } else {
+        println!("{}", text(answer))
+    }
+    Ok(code::DONE)
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or("-")
+}
+
+/// `roomscribe status`
+pub async fn status(root: Root, json: bool) -> Answer {
+    let answer = client::demand(&root, Method::GET, "/status", None).await?;
+    print(json, &answer, |status| {
+        let (capture, queue) = (&status["capture"], &status["queue"]);
+        let mut lines = vec![
+            format!("box       {} (roomscribe {})", text(status, "box"), text(status, "software")),
+            format!("clinic    {}", status["clinic"].as_str().unwrap_or("not enrolled")),
+            format!("session   {}", status["session"].as_str().unwrap_or("none")),
+            format!("capture   {}", capture_text(capture)),
+            format!(
+                "sessions  {} recording, {} to process, {} not acknowledged, {} dead letters",
+                queue["recording"], queue["queued"], queue["unacknowledged"], queue["dead_lettered"]
+            ),
+        ];
+        lines.extend(Service::ALL.map(|s| breaker_text(s, &status["breakers"][s.name()])));
+        lines.join("\n")
+    })
+}
+
+fn capture_text(capture: &Value) -> String {
+    let peak = capture["peak_dbfs"].as_f64().map_or("silence".to_owned(), |db| format!("peak {db:.1} dBFS"));
+    match capture["state"].as_str() {
+        Some("idle") => "idle".into(),
+        Some(state) => format!("{state}, {:.0} s, {peak}", capture["recorded_s"].as_f64().unwrap_or(0.0)),
+        None => "-".into(),
+    }
+}
+
+fn breaker_text(service: Service, breaker: &Value) -> String {
+    let wait = match (breaker["state"].as_str(), breaker["retry_after_s"].as_u64()) {
+        (Some("OPEN"), Some(seconds)) => format!(", tries again in {seconds} s"),
+        (Some("FORCED_OPEN"), _) => ", until it is reset".into(),
+        _ => String::new(),
+    };
+    format!("breaker   {service}: {}, {} failures in a row{wait}", text(breaker, "state"), breaker["failure_count"])
+}
+
+/// `roomscribe start`
+pub async fn start(root: Root, basis: Option<String>, by: Option<String>, json: bool) -> Answer {
+    let consent = basis.map(|basis| json!({ "basis": basis, "by": by }));
+    let answer = client::demand(&root, Method::POST, "/sessions", Some(&json!({ "consent": consent }))).await?;
+    print(json, &answer, |a| format!("Recording session {}. End it with: roomscribe stop", text(a, "session_id")))
+}
+
+/// `roomscribe stop`
+pub async fn stop(root: Root, session: Option<String>, json: bool) -> Answer {
+    let path = format!("/sessions/{}/stop", session.as_deref().unwrap_or("current"));
+    let answer = client::demand(&root, Method::POST, &path, None).await?;
+    print(json, &answer, |a| {
+        let seconds = a["duration_s"].as_f64().unwrap_or(0.0);
+        format!("Session {} ended after {seconds:.1} s and is being processed.", text(a, "session_id"))
+    })
+}
+
+/// `roomscribe sessions`
+pub async fn sessions(root: Root, session: Option<String>, json: bool) -> Answer {
+    if let Some(id) = session {
+        let answer = client::demand(&root, Method::GET, &format!("/sessions/{id}"), None).await?;
+        return print(json, &answer, |a| serde_json::to_string_pretty(a).unwrap_or_default());
+    }
+    let answer = if client::is_reachable(&root).await {
+        client::demand(&root, Method::GET, "/sessions", None).await?
+    } else {
+        stored_sessions(&root)?
+    };
+    print(json, &answer, |a| {
+        let all = a["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if all.is_empty() {
+            return "No sessions yet. Start one with: roomscribe start --consent verbal".into();
+        }
+        let head = format!(
+            "{:<36}  {:<24}  {:>8}  {:<10}  {:<8}  delivery",
+            "session", "started", "seconds", "status", "speakers"
+        );
+        let lines = all.iter().map(|s| {
+            format!(
+                "{:<36}  {:<24}  {:>8.1}  {:<10}  {:<8}  {}{}",
+                text(s, "session_id"),
+                text(s, "started_at"),
+                s["duration_s"].as_f64().unwrap_or(0.0),
+                text(s, "status"),
+                text(s, "diarization_status"),
+                text(s, "delivery"),
+                s["error_message"].as_str().map(|m| format!("\n    {m}")).unwrap_or_default()
+            )
+        });
+        std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
+    })
+}
+
+/// The sessions of a root on which no daemon runs.
+fn stored_sessions(root: &Root) -> Result<Value, super::Failed> {
+    if !root.database().exists() {
+        return Err(super::Failed::new(code::UNREACHABLE, format!("there is no box in {}", root.path().display())));
+    }
+    let context = crate::daemon::open(root.clone()).map_err(|why| super::Failed::because(&why))?;
+    let rows = context.store.sessions(200).map_err(|why| super::Failed::because(&why))?;
+    let sessions: Vec<Value> = rows.iter().map(|r| crate::control::session_json(&context, r)).collect();
+    Ok(json!({ "sessions": sessions }))
+}
+
+/// `roomscribe breaker`
+pub async fn breaker(root: Root, call: Option<(Service, &str)>, json: bool) -> Answer {
+    if let Some((service, action)) = call {
+        client::demand(&root, Method::POST, &format!("/breakers/{service}/{action}"), None).await?;
+    }
+    let answer = client::demand(&root, Method::GET, "/status", None).await?;
+    print(json, &answer["breakers"], |breakers| Service::ALL.map(|s| breaker_text(s, &breakers[s.name()])).join("\n"))
+}

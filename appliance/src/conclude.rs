@@ -1,0 +1,313 @@
+//! The end of a session: verdict, labels, record and parcel, stored in one transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::breaker::Service;
+use shared::error::{
+    CircuitBreakerOpenError, DiarizationError, ProcessingError, TaskFailure, TranscriptionError, report,
+};
+use shared::record::{
+    Attempts, DiarizationStatus, Gap, Model, Processing, Record, RecordError, Speaker, SpeakerCount, Status, VERSION,
+    seconds,
+};
+use shared::seal::{Address, SealError, sha256};
+use shared::store::{Finish, Row, SessionRow, Store, StoreError};
+use tracing::{error, info, warn};
+
+use crate::context::Context;
+use crate::diarize::{self, Tuning, Turn};
+use crate::label::{Spoken, label, speaker_label};
+use crate::models::{LOCK, Role};
+use crate::spool::SpoolReader;
+use crate::verdict::{Ended, Verdict, decide};
+use crate::worker::{Transcribed, Voiced};
+
+/// How often sessions are looked at by themselves.
+const LOOK: Duration = Duration::from_secs(1);
+
+type TranscriptionRow = Row<Transcribed, TaskFailure<TranscriptionError>>;
+type DiarizationRow = Row<Voiced, TaskFailure<DiarizationError>>;
+
+/// Why a session could not be concluded.
+#[derive(Debug, thiserror::Error)]
+pub enum ConcludeError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The record cannot be written as JSON.
+    #[error("The record could not be written")]
+    Record(#[from] serde_json::Error),
+}
+
+/// Concludes every session whose work is done, for ever.
+pub async fn conclude_all(context: Arc<Context>) {
+    loop {
+        let rung = context.settled.notified();
+        if let Err(why) = conclude_ready(&context) {
+            error!(error = %report(&why), "A session could not be concluded; trying again.");
+        }
+        drop(tokio::time::timeout(LOOK, rung).await);
+    }
+}
+
+fn conclude_ready(context: &Context) -> Result<(), ConcludeError> {
+    for status in [Status::Queued, Status::Processing] {
+        for session in context.store.sessions_in(status)? {
+            let cut_up_to = context.store.windows(&session.id)?.last().map_or(0, |w| w.end_sample);
+            if session.ended_at.is_some() && cut_up_to >= session.samples && !context.store.has_work(&session.id)? {
+                conclude(context, &session)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Decides one session and stores what follows.
+///
+/// # Errors
+/// [`ConcludeError`]; the session then stands as it stood.
+pub fn conclude(context: &Context, session: &SessionRow) -> Result<(), ConcludeError> {
+    let transcription: Vec<TranscriptionRow> = context.store.rows(&session.id, Service::Transcription)?;
+    let diarization: Vec<DiarizationRow> = context.store.rows(&session.id, Service::Diarization)?;
+    let view = context.breakers.view(Service::Diarization);
+    let refusal = CircuitBreakerOpenError {
+        service_name: Service::Diarization,
+        failure_count: view.failure_count,
+        retry_after: view.retry_after,
+    };
+    let require = context.settings.session.require_diarization;
+    let tried = Ended::of(&diarization);
+    let diarized = tried == Ended::Ok;
+    let skipped = tried == Ended::NotTried;
+    let verdict = decide(Ended::of(&transcription), tried, refusal, require);
+    let status_of_speakers = match (diarized, skipped) {
+        (true, _) => DiarizationStatus::Ok,
+        (false, true) => DiarizationStatus::Skipped,
+        (false, false) => DiarizationStatus::Failed,
+    };
+    match verdict {
+        Verdict::Postponed => {
+            warn!(
+                session_id = session.id, error_type = "CircuitBreakerOpenError",
+                circuit_breaker_state = %context.breakers.view(Service::Transcription).state, severity = "warning",
+                "Session postponed until the circuit breaker lets it through."
+            );
+            context.store.set_status(&session.id, Status::Postponed, context.now().wall)?;
+            Ok(())
+        }
+        Verdict::Diarized => keep(context, session, &transcription, &diarization, DiarizationStatus::Ok, None, true),
+        Verdict::Undiarized(loss) => {
+            let error = loss.map(|l| l.into_processing_error(&session.id));
+            keep(context, session, &transcription, &[], status_of_speakers, error, true)
+        }
+        Verdict::Failed(failure) => {
+            let is_critical = failure.is_critical();
+            let failed = failure.into_processing_error(&session.id);
+            announce_failure(context, &failed, is_critical);
+            keep(context, session, &[], &[], status_of_speakers, Some(failed), false)
+        }
+    }
+}
+
+fn announce_failure(context: &Context, failed: &ProcessingError, is_critical: bool) {
+    let severity = if is_critical { "critical" } else { "error" };
+    let state = context.breakers.view(Service::Transcription).state;
+    error!(
+        session_id = failed.session_id, error_type = failed.error_type, severity,
+        is_retryable = failed.error_details["is_retryable"].as_bool().unwrap_or(false),
+        retry_count = failed.error_details["retry_count"].as_u64().unwrap_or(0),
+        circuit_breaker_state = %state, error = failed.chain.join(": "), "Session failed."
+    );
+}
+
+fn keep(
+    context: &Context,
+    session: &SessionRow,
+    transcription: &[TranscriptionRow],
+    diarization: &[DiarizationRow],
+    diarization_status: DiarizationStatus,
+    error: Option<ProcessingError>,
+    is_done: bool,
+) -> Result<(), ConcludeError> {
+    let status = if is_done { Status::Done } else { Status::Failed };
+    let mut record = compose(context, session, transcription, diarization)?;
+    record.status = status;
+    record.diarization_status = diarization_status;
+    record.error_message = error.as_ref().map(|e| e.message.clone());
+    record.error = error.as_ref().map(|e| RecordError { error_type: e.error_type.clone(), chain: e.chain.clone() });
+    let parcel = match seal(context, &record) {
+        Ok(parcel) => parcel,
+        Err(why) => {
+            error!(session_id = session.id, error = %why, "The record cannot be sealed; it stays on this box.");
+            None
+        }
+    };
+    let json = serde_json::to_vec(&record)?;
+    context.store.finish(
+        &Finish {
+            session: &session.id,
+            status,
+            diarization_status,
+            error: error.as_ref(),
+            record: &json,
+            revision: session.revision,
+            parcel: parcel.as_ref().map(|(bytes, sum)| (bytes.as_slice(), sum.as_str())),
+        },
+        context.now().wall,
+    )?;
+    let error_message = record.error_message.as_deref().unwrap_or("");
+    if diarization_status == DiarizationStatus::Failed && is_done {
+        warn!(session_id = session.id, error = error_message, severity = "warning", "Using undiarized transcript.");
+    }
+    info!(
+        session_id = session.id, status = %status, diarization_status = diarization_status.name(),
+        speakers = record.speakers.len(), segments = record.segments.len(),
+        seconds_after_end = record.processing.seconds_after_end, "Session concluded."
+    );
+    Ok(())
+}
+
+/// Seals a record to this box's clinic, if it has one: the parcel's bytes and their sha256.
+///
+/// # Errors
+/// [`SealError::TooLarge`].
+pub fn seal(context: &Context, record: &Record) -> Result<Option<(Vec<u8>, String)>, SealError> {
+    let (Some(clinic), Some(link)) = (&context.clinic, &context.settings.link) else { return Ok(None) };
+    let address = Address {
+        clinic: &link.clinic,
+        box_id: &record.box_id,
+        session: &record.session_id,
+        revision: record.revision,
+    };
+    let parcel = clinic.seal(record, &address)?;
+    let sum = sha256(&parcel);
+    Ok(Some((parcel, sum)))
+}
+
+/// The record, without its outcome.
+fn compose(
+    context: &Context,
+    session: &SessionRow,
+    transcription: &[TranscriptionRow],
+    diarization: &[DiarizationRow],
+) -> Result<Record, ConcludeError> {
+    let voices = Voices::of(diarization);
+    let spoken: Vec<Spoken> = transcription
+        .iter()
+        .flat_map(|row| {
+            let phrases = row.result.as_ref().map(|t| t.phrases.clone()).unwrap_or_default();
+            phrases.into_iter().map(|phrase| Spoken { phrase, blind_cut: row.window.blind_cut })
+        })
+        .collect();
+    let model = transcription.iter().find_map(|r| r.result.as_ref()).map_or("", |t| t.model.as_str());
+    let (turns, speech) = match &voices {
+        Some(voices) => (Some(voices.turns.as_slice()), Some(voices.regions.as_slice())),
+        None => (None, None),
+    };
+    let speakers = speakers(turns.unwrap_or_default());
+    let now = context.now().wall;
+    let ended_at = session.ended_at.unwrap_or(now);
+    Ok(Record {
+        version: VERSION,
+        session_id: session.id.clone(),
+        box_id: context.settings.box_id().to_owned(),
+        revision: session.revision,
+        status: Status::Done,
+        diarization_status: DiarizationStatus::Ok,
+        error_message: None,
+        error: None,
+        started_at: session.started_at.to_string(),
+        ended_at: ended_at.to_string(),
+        duration_s: seconds(crate::audio::seconds(session.samples)),
+        time_quality: session.time_quality,
+        consent: session.consent.clone(),
+        speaker_count: SpeakerCount { best: u32::try_from(speakers.len()).unwrap_or(u32::MAX), maybe: None },
+        speakers,
+        segments: label(&spoken, turns, speech, model),
+        gaps: gaps(context, session),
+        models: models(context, model, voices.as_ref().map(|v| v.model.as_str())),
+        attempts: Attempts {
+            transcription: highest(context, session, Service::Transcription)?,
+            diarization: highest(context, session, Service::Diarization)?,
+        },
+        processing: Processing {
+            seconds: seconds(session.engine_seconds),
+            seconds_after_end: seconds(now.since(ended_at).as_secs_f64()),
+        },
+    })
+}
+
+/// The most attempts that any window needed.
+fn highest(context: &Context, session: &SessionRow, task: Service) -> Result<u32, StoreError> {
+    let rows: Vec<Row<serde_json::Value, serde_json::Value>> = context.store.rows(&session.id, task)?;
+    Ok(rows.iter().map(|r| r.attempts).max().unwrap_or(0))
+}
+
+/// Who spoke when, from what the store still holds of a session's voices; empty where it holds nothing.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn turns(store: &Store, session: &str) -> Result<Vec<Turn>, StoreError> {
+    let rows: Vec<DiarizationRow> = store.rows(session, Service::Diarization)?;
+    Ok(Voices::of(&rows).map(|v| v.turns).unwrap_or_default())
+}
+
+struct Voices {
+    model: String,
+    regions: Vec<(f64, f64)>,
+    turns: Vec<Turn>,
+}
+
+impl Voices {
+    /// Clusters every voice of the session at once. `None` if there are no diarized windows.
+    fn of(rows: &[DiarizationRow]) -> Option<Self> {
+        let voiced: Vec<&Voiced> = rows.iter().filter_map(|r| r.result.as_ref()).collect();
+        let model = voiced.first()?.model.clone();
+        let (mut regions, mut pieces, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
+        // Vectors of two models cannot be compared: windows heard by another model than the first keep no speaker.
+        for window in voiced.iter().filter(|v| v.model == model) {
+            let first = regions.len();
+            regions.extend_from_slice(&window.regions);
+            pieces.extend(window.pieces.iter().map(|p| diarize::Piece { region: p.region + first, ..*p }));
+            vectors.extend(window.vectors());
+        }
+        let turns = diarize::diarize(&regions, &pieces, &vectors, &Tuning::of(&model));
+        Some(Self { model, regions, turns })
+    }
+}
+
+fn speakers(turns: &[Turn]) -> Vec<Speaker> {
+    let count = turns.iter().map(|t| t.speaker + 1).max().unwrap_or(0);
+    let lasting = |speaker| turns.iter().filter(|t| t.speaker == speaker).map(|t| t.end - t.start).sum();
+    (0..count)
+        .map(|speaker| Speaker { label: speaker_label(speaker), role: None, seconds: seconds(lasting(speaker)) })
+        .collect()
+}
+
+fn gaps(context: &Context, session: &SessionRow) -> Vec<Gap> {
+    let spool = SpoolReader::open(&context.spool_file(&session.id));
+    let found = spool.map(|s| s.gaps()).unwrap_or_default();
+    found
+        .into_iter()
+        .map(|(stretch, cause)| Gap {
+            start: seconds(crate::audio::seconds(stretch.start)),
+            end: seconds(crate::audio::seconds(stretch.end)),
+            cause,
+        })
+        .collect()
+}
+
+fn models(context: &Context, transcriber: &str, voice: Option<&str>) -> Vec<Model> {
+    let vad = voice.and_then(|_| crate::models::ranked(Role::Vad).next()).map(|m| m.id.as_str());
+    let ids = [Some(transcriber), vad, voice];
+    let known = ids.into_iter().flatten().filter_map(|id| LOCK.iter().find(|m| m.id == id));
+    known
+        .map(|entry| Model {
+            id: entry.id.clone(),
+            role: entry.role.name().into(),
+            file: entry.file.clone(),
+            sha256: context.engines.sha256(entry),
+        })
+        .collect()
+}

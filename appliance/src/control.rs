@@ -1,0 +1,247 @@
+//! The control socket: HTTP/1.1 and JSON for whoever stands at the box. It tells what is done and never what was said,
+//! but to `POST /process`, which answers with the record it was asked to make.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use shared::breaker::Service;
+use shared::error::{CircuitBreakerOpenError, report};
+use shared::record::Status;
+use shared::store::{OutboxState, SessionRow, StoreError};
+
+use crate::context::Context;
+use crate::import::{ImportError, admit, concluded, take_in};
+use crate::keeper::{audio_processing, health};
+use crate::sessions::{SessionError, Sessions};
+
+/// The most sessions a list gives.
+const LISTED: u32 = 200;
+
+/// What the routes work on. `imported` is called with each imported session, to have it cut.
+#[derive(Clone)]
+pub struct Control {
+    /// The box.
+    pub context: Arc<Context>,
+    /// Its room.
+    pub sessions: Arc<Sessions>,
+    /// Told of every imported session.
+    pub imported: tokio::sync::mpsc::UnboundedSender<String>,
+}
+
+/// What `POST /sessions` takes.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Start {
+    /// Why the room may be recorded.
+    pub consent: Option<StartConsent>,
+}
+
+/// Consent as the caller states it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartConsent {
+    /// What it rests on.
+    pub basis: String,
+    /// Who noted it: a role, never a name.
+    pub by: Option<String>,
+}
+
+/// What `POST /process` takes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// Absolute.
+    pub file: PathBuf,
+}
+
+/// An answer other than success.
+pub struct Refusal(StatusCode, Value, Option<u64>);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = (self.0, Json(json!({ "error": self.1 }))).into_response();
+        if let Some(seconds) = self.2 {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+fn refusal(status: StatusCode, error: &(dyn std::error::Error + 'static)) -> Refusal {
+    Refusal(status, json!({ "message": report(error) }), None)
+}
+
+impl From<StoreError> for Refusal {
+    fn from(why: StoreError) -> Self {
+        let status = match why {
+            StoreError::NoSession => StatusCode::NOT_FOUND,
+            StoreError::Sqlite(_) | StoreError::Damaged(_) | StoreError::Folder(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        refusal(status, &why)
+    }
+}
+
+impl From<SessionError> for Refusal {
+    fn from(why: SessionError) -> Self {
+        let status = match &why {
+            SessionError::Busy | SessionError::NotRecording => StatusCode::CONFLICT,
+            SessionError::NoConsent => StatusCode::BAD_REQUEST,
+            SessionError::Microphone(_) => StatusCode::SERVICE_UNAVAILABLE,
+            SessionError::Disk(_) => StatusCode::INSUFFICIENT_STORAGE,
+            SessionError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        refusal(status, &why)
+    }
+}
+
+impl From<ImportError> for Refusal {
+    fn from(why: ImportError) -> Self {
+        match why {
+            ImportError::Refused(open) => breaker_open(&open),
+            ImportError::Disk(_) => refusal(StatusCode::INSUFFICIENT_STORAGE, &why),
+            ImportError::Store(why) => why.into(),
+        }
+    }
+}
+
+fn breaker_open(open: &CircuitBreakerOpenError) -> Refusal {
+    let seconds = open.retry_after.map(|d| d.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX));
+    let error = json!({
+        "type": "CircuitBreakerOpenError",
+        "message": open.to_string(),
+        "service_name": open.service_name,
+        "failure_count": open.failure_count,
+        "retry_after": seconds,
+    });
+    // Without an end in sight, a minute is when it is worth asking whether a person has reset it.
+    Refusal(StatusCode::SERVICE_UNAVAILABLE, error, Some(seconds.unwrap_or(60)))
+}
+
+/// A session as lists show it: nothing that was said.
+#[must_use]
+pub fn session_json(context: &Context, row: &SessionRow) -> Value {
+    let delivery = context.store.outbox_state(&row.id, row.revision).ok().flatten().map(|state| match state {
+        OutboxState::Pending => "pending",
+        OutboxState::Acknowledged => "acknowledged",
+        OutboxState::Refused => "refused",
+    });
+    json!({
+        "session_id": row.id,
+        "status": row.status,
+        "diarization_status": row.diarization_status,
+        "revision": row.revision,
+        "started_at": row.started_at.to_string(),
+        "ended_at": row.ended_at.map(|t| t.to_string()),
+        "duration_s": shared::record::seconds(crate::audio::seconds(row.samples)),
+        "consent": row.consent,
+        "error_message": row.error_message,
+        "error": row.error.as_ref().map(|e| json!({"type": e.error_type, "chain": e.chain, "details": e.error_details})),
+        "delivery": delivery,
+        "audio_kept": row.audio_kept,
+    })
+}
+
+/// All routes.
+pub fn router(control: Control) -> Router {
+    Router::new()
+        .route("/health/audio-processing", get(get_audio_processing))
+        .route("/status", get(get_status))
+        .route("/sessions", get(get_sessions).post(post_session))
+        .route("/sessions/{id}", get(get_session))
+        .route("/sessions/{id}/stop", post(post_stop))
+        .route("/breakers/{service}/{action}", post(post_breaker))
+        .route("/process", post(post_process))
+        .with_state(control)
+}
+
+async fn get_audio_processing(State(control): State<Control>) -> Response {
+    Json(audio_processing(&control.context)).into_response()
+}
+
+async fn get_status(State(control): State<Control>) -> Result<Json<Value>, Refusal> {
+    let mut status =
+        serde_json::to_value(health(&control.context, Some(&control.sessions))?).map_err(StoreError::from)?;
+    status["session"] = json!(control.sessions.recording().map(|(id, _)| id));
+    status["enrolled"] = json!(control.context.clinic.is_some());
+    status["clinic"] = json!(control.context.settings.link.as_ref().map(|l| &l.clinic));
+    Ok(Json(status))
+}
+
+async fn get_sessions(State(control): State<Control>) -> Result<Json<Value>, Refusal> {
+    let rows = control.context.store.sessions(LISTED)?;
+    let sessions: Vec<Value> = rows.iter().map(|row| session_json(&control.context, row)).collect();
+    Ok(Json(json!({ "sessions": sessions })))
+}
+
+async fn get_session(State(control): State<Control>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    let mut row = control.context.store.session(&id)?;
+    if let Some((_, progress)) = control.sessions.recording().filter(|(recording, _)| *recording == id) {
+        row.samples = progress.samples();
+    }
+    Ok(Json(session_json(&control.context, &row)))
+}
+
+async fn post_session(State(control): State<Control>, start: Json<Start>) -> Result<Response, Refusal> {
+    let (basis, by) = start.0.consent.map_or((None, None), |c| (Some(c.basis), c.by));
+    let sessions = control.sessions.clone();
+    let id = blocking(move || sessions.start(basis, by)).await??;
+    drop(control.imported.send(id.clone()));
+    Ok((StatusCode::CREATED, Json(json!({ "session_id": id, "status": Status::Recording }))).into_response())
+}
+
+async fn post_stop(State(control): State<Control>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    let sessions = control.sessions.clone();
+    let id = blocking(move || sessions.stop((id != "current").then_some(id.as_str()))).await??;
+    let row = control.context.store.session(&id)?;
+    Ok(Json(session_json(&control.context, &row)))
+}
+
+async fn post_breaker(
+    State(control): State<Control>,
+    Path((service, action)): Path<(String, String)>,
+) -> Result<Response, Refusal> {
+    let not_found = |message: String| Refusal(StatusCode::NOT_FOUND, json!({ "message": message }), None);
+    let service: Service = service.parse().map_err(not_found)?;
+    match action.as_str() {
+        "reset" => control.context.breakers.reset(service),
+        "force-open" => control.context.breakers.force_open(service),
+        "disable" => control.context.breakers.disable(service),
+        other => return Err(not_found(format!("no action is called {other:?}: use reset, force-open or disable"))),
+    }
+    control.context.work.notify_waiters();
+    Ok(get_audio_processing(State(control)).await)
+}
+
+async fn post_process(State(control): State<Control>, Json(process): Json<Process>) -> Result<Json<Value>, Refusal> {
+    let context = control.context.clone();
+    admit(&context)?;
+    let id = blocking(move || take_in(&context, &process.file)).await??;
+    drop(control.imported.send(id.clone()));
+    let status = concluded(&control.context, &id, |_, _| ()).await?;
+    Ok(Json(outcome(&control.context, &id, status)?))
+}
+
+/// What `process` answers for one file: its record, or for a postponed one that it is.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn outcome(context: &Context, session: &str, status: Status) -> Result<Value, StoreError> {
+    match context.store.record(session)?.filter(|_| status != Status::Postponed) {
+        Some(record) => Ok(serde_json::from_slice(&record)?),
+        None => {
+            let wait = context.breakers.view(Service::Transcription).retry_after;
+            Ok(json!({ "session_id": session, "status": status, "retry_after": wait.map(|d| d.as_secs()) }))
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.map_err(|why| refusal(StatusCode::INTERNAL_SERVER_ERROR, &why))
+}

@@ -1,0 +1,170 @@
+//! The daemon: every part started, and stopped in order. Also the same pipeline without a socket, for `process`.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use shared::clock::SystemClock;
+use shared::error::report;
+use shared::paths::Root;
+use shared::record::Status;
+use shared::settings::{Settings, SettingsError};
+use shared::store::StoreError;
+use tokio::net::UnixListener;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tracing::{info, warn};
+
+use crate::capture::Board;
+use crate::conclude::conclude_all;
+use crate::context::{Context, StartError};
+use crate::control::{Control, router};
+use crate::engine::transcriber::ChildTranscriber;
+use crate::engine::voices::ChildVoices;
+use crate::keeper;
+use crate::sessions::{SessionError, Sessions};
+use crate::windows::follow;
+use crate::worker::{diarization_lane, transcription_lane};
+
+/// Why the daemon could not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The root cannot be worked on.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A session could not be taken up.
+    #[error("A session could not be taken up")]
+    Session(#[from] SessionError),
+    /// The control socket cannot be made.
+    #[error("The control socket {socket} cannot be made")]
+    Socket {
+        /// Where.
+        socket: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Opens a root with the settings it has.
+///
+/// # Errors
+/// [`DaemonError`].
+pub fn open(root: Root) -> Result<Arc<Context>, DaemonError> {
+    let settings = Settings::load(&root, |name| std::env::var(name).ok())?;
+    Ok(Arc::new(Context::open(root, settings, Arc::new(SystemClock::new()))?))
+}
+
+/// Starts the lanes, the conclusion of sessions, and the cutting of every session that is not concluded. Returns the
+/// voice engine that new sessions are cut with.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn start_work(context: &Arc<Context>) -> Result<ChildVoices, StoreError> {
+    let voices = ChildVoices::new(context.engines.clone());
+    let transcriber = ChildTranscriber::new(context.engines.clone());
+    for status in [Status::Recording, Status::Queued, Status::Processing, Status::Postponed] {
+        for session in context.store.sessions_in(status)? {
+            tokio::task::spawn_local(follow(context.clone(), session.id, voices.clone()));
+        }
+    }
+    tokio::task::spawn_local(transcription_lane(context.clone(), transcriber));
+    tokio::task::spawn_local(diarization_lane(context.clone(), voices.clone()));
+    tokio::task::spawn_local(conclude_all(context.clone()));
+    Ok(voices)
+}
+
+/// Runs the box until it is told to stop. To be awaited inside a `LocalSet` on a current-thread runtime: engine
+/// children are tied to the thread that starts them.
+///
+/// # Errors
+/// [`DaemonError`], only while starting.
+pub async fn run(root: Root) -> Result<(), DaemonError> {
+    let context = open(root)?;
+    let door = Arc::new(Board { device: context.settings.capture.device.clone() });
+    let sessions = Arc::new(Sessions::new(context.clone(), door));
+    // First of all the room: whatever else fails, what is said is recorded.
+    sessions.take_up()?;
+    keeper::owe_earlier_records(&context)?;
+    let voices = start_work(&context)?;
+    tokio::task::spawn_local(keeper::keep(context.clone(), sessions.clone()));
+    let (imported, begun) = unbounded_channel();
+    tokio::task::spawn_local(cut_new(context.clone(), voices, begun));
+    let listener = bind(&context.root)?;
+    let app = router(Control { context: context.clone(), sessions: sessions.clone(), imported });
+    info!(root = %context.root.path().display(), clinic = context.settings.link.as_ref().map(|l| l.clinic.as_str()), "Ready.");
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
+    tokio::task::spawn_local(feed_watchdog());
+    tokio::select! {
+        served = axum::serve(listener, app).into_future() => {
+            if let Err(why) = served {
+                warn!(error = %why, "The control socket was lost.");
+            }
+        }
+        () = told_to_stop() => info!("Stopping; a session being recorded goes on at the next start."),
+    }
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
+    tokio::task::spawn_blocking(move || sessions.suspend()).await.ok();
+    Ok(())
+}
+
+async fn cut_new(context: Arc<Context>, voices: ChildVoices, mut begun: UnboundedReceiver<String>) {
+    while let Some(session) = begun.recv().await {
+        tokio::task::spawn_local(follow(context.clone(), session, voices.clone()));
+    }
+}
+
+/// Tells systemd that this runtime still turns, if it asked to be told.
+async fn feed_watchdog() {
+    if let Some(limit) = sd_notify::watchdog_enabled() {
+        loop {
+            drop(sd_notify::notify(&[sd_notify::NotifyState::Watchdog]));
+            tokio::time::sleep(limit / 3).await;
+        }
+    }
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut terminate), Ok(mut interrupt)) => {
+            tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+        }
+        (Err(why), _) | (_, Err(why)) => {
+            warn!(error = %report(&why), "Signals cannot be heard.");
+            std::future::pending().await
+        }
+    }
+}
+
+fn bind(root: &Root) -> Result<UnixListener, DaemonError> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(std::path::PathBuf::from);
+    let socket = root.control_socket(runtime.as_deref());
+    let failed = |source| DaemonError::Socket { socket: socket.display().to_string(), source };
+    // The lock on the root says that whoever made an earlier socket is gone.
+    drop(std::fs::remove_file(&socket));
+    name_socket(root, &socket).map_err(failed)?;
+    let listener = UnixListener::bind(&socket).map_err(failed)?;
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Leaves word where the socket is, if it is not where it is looked for.
+fn name_socket(root: &Root, socket: &Path) -> io::Result<()> {
+    let named = root.run().join("control.path");
+    if socket.starts_with(root.run()) {
+        match std::fs::remove_file(named) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => Err(why),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    } else {
+        std::fs::write(named, socket.as_os_str().as_encoded_bytes())
+    }
+}

@@ -1,0 +1,64 @@
+//! Engines are other processes: whisper.cpp and ONNX Runtime abort, hang and run out of memory, and a child does
+//! that without hurting the recording. The parent holds deadline, memory limit and the verdict on how it died.
+
+pub mod child;
+pub mod phrases;
+pub mod protocol;
+pub mod serve;
+pub mod transcriber;
+pub mod voices;
+
+#[cfg(feature = "onnx")]
+mod onnx;
+#[cfg(feature = "whisper")]
+mod whisper;
+
+use std::future::Future;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use shared::error::EngineFault;
+use shared::record::Said;
+
+/// A word as the transcriber heard it; seconds from the start of the audio it was given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeardWord {
+    /// Seconds.
+    pub start: f64,
+    /// Seconds.
+    pub end: f64,
+    /// The word, without its leading space.
+    pub text: Said,
+    /// Mean probability of its tokens.
+    pub probability: f64,
+}
+
+/// A phrase as the transcriber divides speech; seconds from the start of the audio it was given.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phrase {
+    /// Seconds.
+    pub start: f64,
+    /// Seconds.
+    pub end: f64,
+    /// Its words.
+    pub words: Vec<HeardWord>,
+}
+
+/// Turns speech into words. Dropping the future stops the work: a deadline must not leave a core busy.
+pub trait Transcriber {
+    /// Transcribes 16 kHz mono.
+    fn transcribe(&mut self, pcm: &[i16]) -> impl Future<Output = Result<Vec<Phrase>, EngineFault>>;
+}
+
+/// Hears where speech is and whose it may be.
+pub trait Voices {
+    /// Probability of speech in each frame of [`protocol::VAD_FRAME`] samples.
+    fn speech(&mut self, pcm: &[i16]) -> impl Future<Output = Result<Vec<f32>, EngineFault>>;
+
+    /// A unit vector per piece (in samples of `pcm`); vectors of one model are as long as each other.
+    fn embed(
+        &mut self,
+        pcm: &[i16],
+        pieces: &[Range<usize>],
+    ) -> impl Future<Output = Result<Vec<Vec<f32>>, EngineFault>>;
+}

@@ -1,0 +1,112 @@
+//! The child's end: load a model, say so, answer until the parent closes the pipe.
+//!
+//! The child dies with its parent, is the first to go when memory runs short, and yields the processor to capture.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::protocol::{self, Reply, Request};
+
+/// What a child is started to be.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub enum EngineCommand {
+    /// Speech to text.
+    Transcriber {
+        /// A Whisper model, ggml.
+        #[arg(long)]
+        model: PathBuf,
+        /// Threads to use.
+        #[arg(long)]
+        threads: u32,
+    },
+    /// Where speech is, and whose.
+    Voices {
+        /// Silero VAD, ONNX.
+        #[arg(long)]
+        vad: PathBuf,
+        /// A speaker encoder, ONNX.
+        #[arg(long)]
+        voice: Option<PathBuf>,
+        /// The shortest piece the encoder takes, in samples.
+        #[arg(long, default_value_t = 0)]
+        minimum: usize,
+        /// Threads to use.
+        #[arg(long)]
+        threads: u32,
+        /// ONNX Runtime.
+        #[arg(long)]
+        library: PathBuf,
+    },
+}
+
+/// Something that answers requests.
+trait Engine {
+    /// The answer and its binary part.
+    fn answer(&mut self, request: Request, pcm: &[i16]) -> Result<(Reply, Vec<u8>), String>;
+}
+
+/// Runs the child until its parent is gone.
+///
+/// # Errors
+/// Whatever the pipes say, other than that they are closed.
+pub fn serve(command: EngineCommand) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    // Neither is a reason not to work: without them the kernel only chooses less well.
+    std::fs::write("/proc/self/oom_score_adj", "800").ok();
+    rustix::process::nice(10).ok();
+    let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
+    let mut engine = match load(command) {
+        Ok(engine) => engine,
+        Err(code) => return protocol::write(&mut output, &Reply::Failed { code }, &[]),
+    };
+    protocol::write(&mut output, &Reply::Ready, &[])?;
+    loop {
+        let (request, binary) = match protocol::read::<Request>(&mut input) {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            message => message?,
+        };
+        match engine.answer(request, &crate::audio::from_bytes(&binary)) {
+            Ok((reply, binary)) => protocol::write(&mut output, &reply, &binary)?,
+            Err(code) => protocol::write(&mut output, &Reply::Failed { code }, &[])?,
+        }
+    }
+}
+
+fn load(command: EngineCommand) -> Result<Box<dyn Engine>, String> {
+    match command {
+        #[cfg(feature = "whisper")]
+        EngineCommand::Transcriber { model, threads } => Ok(Box::new(super::whisper::Whisper::load(&model, threads)?)),
+        #[cfg(not(feature = "whisper"))]
+        EngineCommand::Transcriber { .. } => Err("this program was built without the feature whisper".into()),
+        #[cfg(feature = "onnx")]
+        EngineCommand::Voices { vad, voice, minimum, threads, library } => {
+            Ok(Box::new(super::onnx::Onnx::load(&library, &vad, voice.as_deref(), minimum, threads)?))
+        }
+        #[cfg(not(feature = "onnx"))]
+        EngineCommand::Voices { .. } => Err("this program was built without the feature onnx".into()),
+    }
+}
+
+#[cfg(feature = "whisper")]
+impl Engine for super::whisper::Whisper {
+    fn answer(&mut self, request: Request, pcm: &[i16]) -> Result<(Reply, Vec<u8>), String> {
+        match request {
+            Request::Transcribe => Ok((Reply::Phrases(self.transcribe(pcm)?), Vec::new())),
+            Request::Speech | Request::Embed { .. } => Err("the transcriber does not hear voices".into()),
+        }
+    }
+}
+
+#[cfg(feature = "onnx")]
+impl Engine for super::onnx::Onnx {
+    fn answer(&mut self, request: Request, pcm: &[i16]) -> Result<(Reply, Vec<u8>), String> {
+        match request {
+            Request::Speech => Ok((Reply::Probabilities, protocol::float_bytes(&self.speech(pcm)?))),
+            Request::Embed { pieces } => {
+                let (dimension, floats) = self.embed(pcm, &pieces)?;
+                Ok((Reply::Vectors { dimension }, protocol::float_bytes(&floats)))
+            }
+            Request::Transcribe => Err("the voice engine does not transcribe".into()),
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The transcriber as the worker sees it: the best model installed, in a child.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::error::EngineFault;
+
+use super::child::EngineChild;
+use super::protocol::{Reply, Request};
+use super::{Phrase, Transcriber};
+use crate::engines::Engines;
+use crate::models::Role;
+
+/// See the top of the file.
+pub struct ChildTranscriber {
+    engines: Arc<Engines>,
+    child: Option<EngineChild>,
+}
+
+impl ChildTranscriber {
+    /// Starts nothing yet.
+    #[must_use]
+    pub fn new(engines: Arc<Engines>) -> Self {
+        Self { engines, child: None }
+    }
+}
+
+impl Transcriber for ChildTranscriber {
+    async fn transcribe(&mut self, pcm: &[i16]) -> Result<Vec<Phrase>, EngineFault> {
+        let model = self.engines.model(Role::Transcriber).await?;
+        let spec = self.engines.transcriber_spec(&model);
+        let child = self.child.get_or_insert_with(|| EngineChild::new(spec.clone()));
+        child.configure(spec);
+        let deadline: Duration = self.engines.deadline(pcm.len());
+        match child.ask(&Request::Transcribe, &crate::audio::to_bytes(pcm), deadline).await? {
+            (Reply::Phrases(phrases), _) => Ok(phrases),
+            _ => Err(EngineFault::Reported { code: "the transcriber answered something else".into() }),
+        }
+    }
+}

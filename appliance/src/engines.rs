@@ -1,0 +1,126 @@
+//! How the engines are started: which program, which models, which limits.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::error::EngineFault;
+use shared::paths::Root;
+use shared::settings::Engine;
+
+use crate::audio::seconds;
+use crate::engine::child::Spec;
+use crate::models::{Entry, Installed, Models, Role};
+
+/// What an engine may take on top of its audio: a cold cache, a busy card.
+const BASE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Everything needed to start an engine.
+#[derive(Debug)]
+pub struct Engines {
+    program: PathBuf,
+    models: Arc<Models>,
+    limits: Engine,
+    library: Option<PathBuf>,
+}
+
+impl Engines {
+    /// Engines that run `program` (this one, if it can be found) on the models of `root`.
+    #[must_use]
+    pub fn new(root: &Root, limits: Engine) -> Self {
+        let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("roomscribe"));
+        let library = onnx_runtime(std::env::var_os("ROOMSCRIBE_ONNXRUNTIME").map(PathBuf::from), &program);
+        Self { program, models: Arc::new(Models::new(root)), limits, library }
+    }
+
+    /// The best model of a role, checked on a thread of its own.
+    ///
+    /// # Errors
+    /// [`EngineFault::ModelUnusable`].
+    pub async fn model(&self, role: Role) -> Result<Installed, EngineFault> {
+        let models = self.models.clone();
+        let checked = tokio::task::spawn_blocking(move || models.best(role)).await;
+        checked.unwrap_or_else(|_| Err(EngineFault::Reported { code: "the model check was cancelled".into() }))
+    }
+
+    /// The checksum of a model that had a part in a record.
+    #[must_use]
+    pub fn sha256(&self, entry: &'static Entry) -> String {
+        match self.models.check(entry) {
+            Ok(installed) => installed.sha256,
+            Err(_) => entry.sha256.clone(),
+        }
+    }
+
+    /// What a request about so many samples may take.
+    #[must_use]
+    pub fn deadline(&self, samples: usize) -> Duration {
+        BASE_DEADLINE + Duration::from_secs_f64(self.limits.deadline_per_second * seconds(samples as u64))
+    }
+
+    /// One less than the cores, at least one, so that capture has a core; or as many as were set.
+    fn threads(&self) -> String {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        match self.limits.threads {
+            0 => (cores - 1).max(1).to_string(),
+            threads => threads.to_string(),
+        }
+    }
+
+    fn spec(&self, kind: &str, arguments: Vec<String>, memory_mib: u64) -> Spec {
+        let mut all = vec!["engine".to_owned(), kind.to_owned()];
+        all.extend(arguments);
+        Spec {
+            program: self.program.clone(),
+            arguments: all,
+            memory_bytes: memory_mib << 20,
+            start_deadline: Duration::from_secs_f64(self.limits.start_deadline),
+        }
+    }
+
+    /// How to start the transcriber.
+    #[must_use]
+    pub fn transcriber_spec(&self, model: &Installed) -> Spec {
+        let arguments = vec!["--model".into(), model.path.display().to_string(), "--threads".into(), self.threads()];
+        self.spec("transcriber", arguments, self.limits.transcriber_memory_mib)
+    }
+
+    /// How to start the voice engine.
+    ///
+    /// # Errors
+    /// [`EngineFault::Unavailable`] without ONNX Runtime, with where it was looked for.
+    pub fn voices_spec(&self, vad: &Installed, voice: Option<&Installed>) -> Result<Spec, EngineFault> {
+        let library = self.library.as_ref().ok_or_else(|| EngineFault::Unavailable {
+            problem: "libonnxruntime.so was found neither in ROOMSCRIBE_ONNXRUNTIME, nor in lib beside the program's \
+                      folder, nor in /usr/lib/roomscribe; ./dev setup or the package roomscribe installs it"
+                .into(),
+        })?;
+        let mut arguments = vec![
+            "--vad".into(),
+            vad.path.display().to_string(),
+            "--threads".into(),
+            self.threads(),
+            "--library".into(),
+            library.display().to_string(),
+        ];
+        if let Some(voice) = voice {
+            arguments.extend(["--voice".into(), voice.path.display().to_string()]);
+            arguments.extend(["--minimum".into(), voice.entry.minimum_samples.to_string()]);
+        }
+        Ok(self.spec("voices", arguments, self.limits.voice_memory_mib))
+    }
+}
+
+/// Finds ONNX Runtime: as named, in `lib` beside the program's folder, or where the package puts it.
+fn onnx_runtime(named: Option<PathBuf>, program: &std::path::Path) -> Option<PathBuf> {
+    const FILE: &str = "libonnxruntime.so";
+    let folder = program.parent();
+    let candidates = [
+        named,
+        folder.map(|f| f.join(FILE)),
+        folder.and_then(|f| f.parent()).map(|f| f.join("lib").join(FILE)),
+        folder.and_then(|f| f.parent()).map(|f| f.join("lib/roomscribe").join(FILE)),
+        Some(PathBuf::from("/usr/lib/roomscribe").join(FILE)),
+    ];
+    candidates.into_iter().flatten().find(|path| path.is_file())
+}

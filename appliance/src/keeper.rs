@@ -1,0 +1,131 @@
+//! What the box does every second for others: its health for the sync daemon, its breakers against power cuts, and
+//! destroying the audio that the clinic's acknowledgement has made superfluous.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::breaker::Service;
+use shared::error::report;
+use shared::record::Record;
+use shared::store::{Parcel, StoreError};
+use shared::wire::{AudioProcessingHealth, BoxHealth, BreakerHealth, CaptureHealth};
+use tracing::{error, info};
+
+use crate::conclude::seal;
+use crate::context::{Context, time_quality};
+use crate::sessions::Sessions;
+
+/// How often it looks.
+const TICK: Duration = Duration::from_secs(1);
+/// How often health is stored though only its figures moved: a card wears.
+const REFRESH: Duration = Duration::from_secs(10);
+
+/// The guide's four keys.
+#[must_use]
+pub fn audio_processing(context: &Context) -> AudioProcessingHealth {
+    let (t, d) = (context.breakers.view(Service::Transcription), context.breakers.view(Service::Diarization));
+    AudioProcessingHealth {
+        transcription_circuit: t.state,
+        diarization_circuit: d.state,
+        transcription_failures: t.failure_count,
+        diarization_failures: d.failure_count,
+    }
+}
+
+/// The box's health, measured now.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn health(context: &Context, sessions: Option<&Sessions>) -> Result<BoxHealth, StoreError> {
+    let recording = sessions.and_then(Sessions::recording);
+    let capture = match recording {
+        None => CaptureHealth { state: "idle".into(), recorded_s: 0.0, peak_dbfs: None },
+        Some((_, progress)) => CaptureHealth {
+            state: if progress.is_failing() { "failing" } else { "recording" }.into(),
+            recorded_s: crate::audio::seconds(progress.samples()),
+            peak_dbfs: progress.peak_dbfs(),
+        },
+    };
+    let breakers: BTreeMap<Service, BreakerHealth> =
+        Service::ALL.into_iter().map(|s| (s, context.breakers.view(s).into())).collect();
+    Ok(BoxHealth {
+        version: 1,
+        box_id: context.settings.box_id().to_owned(),
+        at: context.now().wall.to_string(),
+        time_quality: time_quality(),
+        breakers,
+        queue: context.store.queue()?,
+        capture,
+        software: env!("CARGO_PKG_VERSION").into(),
+    })
+}
+
+/// What of health is news at once: everything but figures that move all the time.
+fn news(health: &BoxHealth) -> impl PartialEq + use<> {
+    let states: Vec<_> = health.breakers.values().map(|b| (b.state, b.failure_count)).collect();
+    (states, health.queue.clone(), health.capture.state.clone())
+}
+
+/// Keeps, for ever.
+pub async fn keep(context: Arc<Context>, sessions: Arc<Sessions>) {
+    let mut kept = None;
+    let mut at = tokio::time::Instant::now();
+    loop {
+        let done = tick(&context, &sessions, |health| {
+            let is_news = kept.as_ref() != Some(&news(health)) || at.elapsed() >= REFRESH;
+            if is_news {
+                kept = Some(news(health));
+                at = tokio::time::Instant::now();
+            }
+            is_news
+        });
+        if let Err(why) = done {
+            error!(error = %report(&why), "The box's health could not be stored; trying again.");
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+fn tick(context: &Context, sessions: &Sessions, is_news: impl FnOnce(&BoxHealth) -> bool) -> Result<(), StoreError> {
+    let health = health(context, Some(sessions))?;
+    if is_news(&health) {
+        context.store.keep_health(&health)?;
+        context.breakers.checkpoint();
+    }
+    for session in context.store.audio_to_destroy()? {
+        match std::fs::remove_file(context.spool_file(&session)) {
+            Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
+                error!(session_id = session, error = %why, "Acknowledged audio could not be removed; trying again.");
+            }
+            Ok(()) | Err(_) => {
+                context.store.audio_destroyed(&session, context.now().wall)?;
+                info!(session_id = session, "Audio destroyed: the clinic has the record.");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Owes the clinic every record that was made before this box knew it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn owe_earlier_records(context: &Context) -> Result<(), StoreError> {
+    if context.clinic.is_none() {
+        return Ok(());
+    }
+    for json in context.store.records_without_parcel()? {
+        let mut record: Record = serde_json::from_slice(&json)?;
+        record.box_id = context.settings.box_id().to_owned();
+        match seal(context, &record) {
+            Ok(Some((bytes, sha256))) => {
+                let parcel = Parcel { session: record.session_id, revision: record.revision, sha256 };
+                context.store.owe(&parcel, &bytes, context.now().wall)?;
+            }
+            Ok(None) => {}
+            Err(why) => error!(session_id = record.session_id, error = %why, "The record cannot be sealed."),
+        }
+    }
+    Ok(())
+}

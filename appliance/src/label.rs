@@ -1,0 +1,187 @@
+//! Which words are whose: each word goes to the turn it lies in, then segments are built and split where the speaker
+//! changes, never within a word. No I/O.
+
+use shared::record::{Flag, Segment, UNKNOWN_SPEAKER, Word, seconds};
+
+use crate::diarize::Turn;
+use crate::engine::{HeardWord, Phrase};
+
+/// A word farther than this from every turn, in seconds, is nobody's.
+const REACH: f64 = 1.5;
+/// A run of words this short within a phrase, in seconds, is the doing of inexact word times and not a turn …
+const FLICKER: f64 = 0.7;
+/// … if it has no more words than this.
+const FLICKER_WORDS: usize = 2;
+/// A phrase with less than this share of speech was said by nobody.
+const SPEECH_SHARE: f64 = 0.2;
+/// Mean word probability below which a segment is marked.
+const LOW_CONFIDENCE: f64 = 0.4;
+
+/// A phrase with what is known of its window; seconds from the session's start.
+#[derive(Debug, Clone)]
+pub struct Spoken {
+    /// The phrase.
+    pub phrase: Phrase,
+    /// Whether its window was cut without a pause.
+    pub blind_cut: bool,
+}
+
+/// The label of a speaker, as records have it.
+#[must_use]
+pub fn speaker_label(speaker: usize) -> String {
+    format!("Speaker {}", speaker + 1)
+}
+
+fn overlap(a: (f64, f64), b: (f64, f64)) -> f64 {
+    (a.1.min(b.1) - a.0.max(b.0)).max(0.0)
+}
+
+/// Segments of one speaker each. `turns` is `None` where speakers could not be told apart; `speech`, if known, is
+/// where speech was heard, so that text over silence can be marked.
+#[must_use]
+pub fn label(spoken: &[Spoken], turns: Option<&[Turn]>, speech: Option<&[(f64, f64)]>, model: &str) -> Vec<Segment> {
+    let mut segments = Vec::new();
+    for said in spoken {
+        let words = &said.phrase.words;
+        let whose: Vec<Option<usize>> = match turns {
+            Some(turns) => steady(words, words.iter().map(|w| speaker_of(w, turns)).collect()),
+            None => vec![None; words.len()],
+        };
+        let mut from = 0;
+        for to in 1..=words.len() {
+            if to == words.len() || whose[to] != whose[from] {
+                segments.push(segment(&words[from..to], whose[from], said.blind_cut, speech, model));
+                from = to;
+            }
+        }
+    }
+    segments.sort_by(|a, b| a.start.total_cmp(&b.start));
+    segments
+}
+
+/// The turn that a word shares most time with, else the nearest within reach.
+fn speaker_of(word: &HeardWord, turns: &[Turn]) -> Option<usize> {
+    let shared = |turn: &Turn| overlap((word.start, word.end), (turn.start, turn.end));
+    let distance = |turn: &Turn| (turn.start - word.end).max(word.start - turn.end).max(0.0);
+    let first = turns.partition_point(|t| t.end < word.start - REACH);
+    let near = turns[first..].iter().take_while(|t| t.start <= word.end + REACH);
+    near.min_by(|a, b| shared(b).total_cmp(&shared(a)).then(distance(a).total_cmp(&distance(b)))).map(|t| t.speaker)
+}
+
+/// Gives runs too short to be a turn to the longer of their neighbours.
+fn steady(words: &[HeardWord], mut whose: Vec<Option<usize>>) -> Vec<Option<usize>> {
+    let runs = |whose: &[Option<usize>]| {
+        let mut runs = Vec::new();
+        let mut from = 0;
+        for to in 1..=whose.len() {
+            if to == whose.len() || whose[to] != whose[from] {
+                runs.push(from..to);
+                from = to;
+            }
+        }
+        runs
+    };
+    let lasting = |run: &std::ops::Range<usize>| words[run.end - 1].end - words[run.start].start;
+    // Each round removes a run, so it ends.
+    loop {
+        let all = runs(&whose);
+        let flicker = (all.len() > 1)
+            .then(|| all.iter().position(|r| r.len() <= FLICKER_WORDS && lasting(r) < FLICKER))
+            .flatten();
+        let Some(at) = flicker else { return whose };
+        let neighbours = [at.checked_sub(1), (at + 1 < all.len()).then_some(at + 1)];
+        let longest = neighbours.into_iter().flatten().max_by(|a, b| lasting(&all[*a]).total_cmp(&lasting(&all[*b])));
+        let Some(longest) = longest else { return whose };
+        let heir = whose[all[longest].start];
+        whose[all[at].clone()].fill(heir);
+    }
+}
+
+fn segment(
+    words: &[HeardWord],
+    speaker: Option<usize>,
+    blind_cut: bool,
+    speech: Option<&[(f64, f64)]>,
+    model: &str,
+) -> Segment {
+    let (start, end) = (words[0].start, words[words.len() - 1].end);
+    let mut flags = Vec::new();
+    let heard = speech.map(|s| s.iter().map(|r| overlap((start, end), *r)).sum::<f64>());
+    if heard.is_some_and(|heard| heard < SPEECH_SHARE * (end - start).max(0.01)) {
+        flags.push(Flag::NonSpeech);
+    }
+    if words.iter().map(|w| w.probability).sum::<f64>() / (words.len() as f64) < LOW_CONFIDENCE {
+        flags.push(Flag::LowConfidence);
+    }
+    if blind_cut {
+        flags.push(Flag::BlindCut);
+    }
+    let text: Vec<&str> = words.iter().map(|w| w.text.0.as_str()).collect();
+    Segment {
+        start: seconds(start),
+        end: seconds(end),
+        speaker: speaker.map_or_else(|| UNKNOWN_SPEAKER.to_owned(), speaker_label),
+        text: shared::record::Said(text.join(" ")),
+        model: model.to_owned(),
+        words: words
+            .iter()
+            .map(|w| Word {
+                start: seconds(w.start),
+                end: seconds(w.end),
+                text: w.text.clone(),
+                probability: seconds(w.probability),
+            })
+            .collect(),
+        flags,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::record::Said;
+
+    fn spoken(words: &[(f64, f64)]) -> Spoken {
+        let words: Vec<HeardWord> = words
+            .iter()
+            .map(|&(start, end)| HeardWord { start, end, text: Said("word".into()), probability: 0.9 })
+            .collect();
+        let (start, end) = (words[0].start, words[words.len() - 1].end);
+        Spoken { phrase: Phrase { start, end, words }, blind_cut: false }
+    }
+
+    fn turn(start: f64, end: f64, speaker: usize) -> Turn {
+        Turn { start, end, speaker }
+    }
+
+    fn whose(segments: &[Segment]) -> Vec<(&str, usize)> {
+        segments.iter().map(|s| (s.speaker.as_str(), s.words.len())).collect()
+    }
+
+    #[test]
+    fn a_phrase_is_split_where_the_speaker_changes_and_never_within_a_word() {
+        let said = spoken(&[(0.0, 0.5), (0.5, 1.0), (1.0, 1.6), (1.6, 2.2), (2.2, 3.0)]);
+        let segments = label(&[said], Some(&[turn(0.0, 1.2, 0), turn(1.2, 3.0, 1)]), None, "m");
+        assert_eq!(whose(&segments), [("Speaker 1", 2), ("Speaker 2", 3)]);
+    }
+
+    #[test]
+    fn a_word_that_leans_over_a_turn_by_inexact_times_stays_with_its_phrase() {
+        let said = spoken(&[(0.0, 0.5), (0.5, 1.0), (1.0, 1.4), (1.4, 1.7)]);
+        let segments = label(&[said], Some(&[turn(0.0, 1.45, 0), turn(1.45, 9.0, 1)]), None, "m");
+        assert_eq!(whose(&segments), [("Speaker 1", 4)]);
+    }
+
+    #[test]
+    fn without_turns_everybody_is_the_unknown_speaker() {
+        let segments = label(&[spoken(&[(0.0, 1.0), (1.0, 2.0)])], None, None, "m");
+        assert_eq!(whose(&segments), [("Unknown Speaker", 2)]);
+    }
+
+    #[test]
+    fn text_where_nobody_spoke_is_kept_and_marked() {
+        let segments = label(&[spoken(&[(10.0, 11.0)])], Some(&[turn(0.0, 2.0, 0)]), Some(&[(0.0, 2.0)]), "m");
+        assert_eq!(whose(&segments), [("Unknown Speaker", 1)]);
+        assert_eq!(segments[0].flags, [Flag::NonSpeech]);
+    }
+}

@@ -1,0 +1,240 @@
+//! Models: which there are (the lock file), which are installed, and whether they are what they should be.
+//!
+//! The engines use only what stands in the root's model folder. Per role the highest rank present wins; if that
+//! file is damaged it is an error that names it, not a silent step down.
+
+pub mod fetch;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use shared::error::EngineFault;
+use shared::paths::Root;
+
+/// What a model is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Speech to text: Whisper, ggml.
+    Transcriber,
+    /// Where speech is: Silero, ONNX.
+    Vad,
+    /// Whose it may be: a speaker encoder, ONNX.
+    Voice,
+}
+
+impl Role {
+    /// Every role a box needs filled.
+    pub const ALL: [Self; 3] = [Self::Transcriber, Self::Vad, Self::Voice];
+
+    /// As the lock file has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Transcriber => "transcriber",
+            Self::Vad => "vad",
+            Self::Voice => "voice",
+        }
+    }
+}
+
+/// One model of the lock file.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Named in every record it had a part in.
+    pub id: String,
+    /// What it is for.
+    pub role: Role,
+    /// The higher, the better.
+    pub rank: u32,
+    /// Its file name.
+    pub file: String,
+    /// Hexadecimal, or `unknown`.
+    pub sha256: String,
+    /// In bytes, where it was read somewhere.
+    #[serde(default)]
+    pub size: Option<u64>,
+    /// SPDX.
+    pub licence: String,
+    /// Where it can be downloaded; none for models that come from a folder alone.
+    #[serde(default)]
+    pub sources: Vec<String>,
+    /// Where `sha256` was read.
+    pub cited: String,
+    /// For demonstrations and tests, never for real sessions.
+    #[serde(default)]
+    pub demo: bool,
+    /// The shortest piece a voice model takes, in samples; shorter ones are repeated up to it.
+    #[serde(default)]
+    pub minimum_samples: usize,
+}
+
+#[derive(Deserialize)]
+struct LockFile {
+    model: Vec<Entry>,
+}
+
+/// The lock file, best first.
+pub static LOCK: LazyLock<Vec<Entry>> = LazyLock::new(|| {
+    let parsed: LockFile = toml::from_str(include_str!("../../models.lock.toml")).expect("the lock file is tested");
+    let mut models = parsed.model;
+    models.sort_by_key(|m| std::cmp::Reverse(m.rank));
+    models
+});
+
+/// The entries of one role, best first.
+pub fn ranked(role: Role) -> impl Iterator<Item = &'static Entry> {
+    LOCK.iter().filter(move |m| m.role == role)
+}
+
+/// A model that is in the folder and is what it should be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Installed {
+    /// Its entry in the lock file.
+    pub entry: &'static Entry,
+    /// Its file.
+    pub path: PathBuf,
+    /// Its checksum, also where the lock file does not know it.
+    pub sha256: String,
+}
+
+type Stamp = (u64, Option<SystemTime>);
+
+/// A root's model folder. Remembers what it has checked until a file changes.
+#[derive(Debug)]
+pub struct Models {
+    folder: PathBuf,
+    root: PathBuf,
+    checked: Mutex<HashMap<PathBuf, (Stamp, String)>>,
+}
+
+impl Models {
+    /// The folder of `root`; it need not exist.
+    #[must_use]
+    pub fn new(root: &Root) -> Self {
+        Self { folder: root.models(), root: root.path().to_owned(), checked: Mutex::default() }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn unusable(&self, model: &str, problem: &str) -> EngineFault {
+        EngineFault::ModelUnusable {
+            model: model.into(),
+            problem: problem.into(),
+            remedy: format!("roomscribe models fetch --root {}", self.root.display()),
+        }
+    }
+
+    /// The best model present for `role`. Reads the whole file the first time: not for the capture thread.
+    ///
+    /// # Errors
+    /// [`EngineFault::ModelUnusable`], naming the file and how to get it.
+    pub fn best(&self, role: Role) -> Result<Installed, EngineFault> {
+        let present = ranked(role).find(|entry| self.folder.join(&entry.file).exists());
+        let entry = present.ok_or_else(|| {
+            let files: Vec<&str> = ranked(role).map(|m| m.file.as_str()).collect();
+            let which = format!("the {} model ({})", role.name(), files.join(" or "));
+            self.unusable(&which, "is missing")
+        })?;
+        self.check(entry)
+    }
+
+    /// Whether one model of the lock file is present and what it should be.
+    ///
+    /// # Errors
+    /// [`EngineFault::ModelUnusable`], naming the file and what is wrong with it.
+    pub fn check(&self, entry: &'static Entry) -> Result<Installed, EngineFault> {
+        let path = self.folder.join(&entry.file);
+        let metadata = path.metadata().map_err(|_| self.unusable(&entry.file, "is missing"))?;
+        if let Some(size) = entry.size.filter(|size| *size != metadata.len()) {
+            let how = if metadata.len() < size { "is truncated" } else { "is too long" };
+            return Err(self.unusable(&entry.file, how));
+        }
+        let sha256 = self.sum(&path, (metadata.len(), metadata.modified().ok()))?;
+        let expected = if entry.sha256 == "unknown" { self.pinned(&entry.file) } else { Some(entry.sha256.clone()) };
+        match expected {
+            Some(expected) if expected == sha256 => Ok(Installed { entry, path, sha256 }),
+            Some(_) => Err(self.unusable(&entry.file, "does not have its checksum")),
+            None => Err(self.unusable(&entry.file, "has no known checksum and was not pinned")),
+        }
+    }
+
+    fn sum(&self, path: &Path, stamp: Stamp) -> Result<String, EngineFault> {
+        let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+        if let Some((_, sum)) = checked.filter(|(at, _)| *at == stamp) {
+            return Ok(sum);
+        }
+        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let sum = sha256_of(path).map_err(|_| self.unusable(&name, "cannot be read"))?;
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), (stamp, sum.clone()));
+        Ok(sum)
+    }
+
+    /// The checksum that `fetch --pin` stored for a file.
+    fn pinned(&self, file: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.folder.join("pins.toml")).ok()?;
+        text.parse::<toml::Table>().ok()?.get(file)?.as_str().map(str::to_owned)
+    }
+}
+
+/// The SHA-256 of a file, hexadecimal.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn sha256_of(path: &Path) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut hasher)?;
+    Ok(hex::encode(hasher.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_file_is_sound() {
+        for entry in LOCK.iter() {
+            assert!(entry.sha256 == "unknown" || entry.sha256.len() == 64, "{}", entry.id);
+            assert!(!entry.file.contains('/') && !entry.cited.is_empty() && !entry.licence.is_empty());
+            assert!(!entry.sources.is_empty() || entry.demo || entry.id == "ge2e", "{} has no source", entry.id);
+            assert_eq!(entry.role == Role::Voice, entry.minimum_samples > 0, "{}", entry.id);
+        }
+        for role in Role::ALL {
+            assert!(ranked(role).next().is_some());
+        }
+        let files: std::collections::HashSet<_> = LOCK.iter().map(|m| &m.file).collect();
+        assert_eq!(files.len(), LOCK.len());
+    }
+
+    #[test]
+    fn a_missing_a_truncated_and_an_altered_model_each_say_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        let models = Models::new(&root);
+        let problem = || match models.best(Role::Vad).unwrap_err() {
+            EngineFault::ModelUnusable { model, problem, remedy } => {
+                assert!(remedy.starts_with("roomscribe models fetch --root"));
+                format!("{model} {problem}")
+            }
+            other => panic!("{other}"),
+        };
+        assert_eq!(problem(), "the vad model (silero_vad.onnx) is missing");
+        std::fs::create_dir_all(root.models()).unwrap();
+        let file = root.models().join("silero_vad.onnx");
+        std::fs::write(&file, b"short").unwrap();
+        assert_eq!(problem(), "silero_vad.onnx is truncated");
+        std::fs::write(&file, vec![0; 2_327_524]).unwrap();
+        assert_eq!(problem(), "silero_vad.onnx does not have its checksum");
+    }
+}

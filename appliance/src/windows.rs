@@ -1,0 +1,116 @@
+//! Cutting a session into windows while it is still being recorded.
+//!
+//! The spool is followed as it grows. Whenever thirty seconds are there, they are cut in a pause; if the voice engine
+//! is absent or late, at the quietest moment. Capture never waits for this.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::breaker::Service;
+use shared::store::{StoreError, Task, WindowRow};
+use tracing::{error, warn};
+
+use crate::audio::{SAMPLE_RATE_HZ, samples_in};
+use crate::context::Context;
+use crate::engine::Voices;
+use crate::speech::{self, Cut, MAX_WINDOW};
+use crate::spool::SpoolReader;
+
+/// How often the spool is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// A recording that ends this soon after a full window is not cut again.
+const TAIL: Duration = Duration::from_millis(500);
+/// How long cutting waits for the voice engine: the next window begins in seconds.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why a session could not be cut further.
+#[derive(Debug, thiserror::Error)]
+enum WindowError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("The spool could not be read")]
+    Spool(#[from] io::Error),
+}
+
+/// Cuts a session until its end. Says so and tries again if the disk does not let it.
+pub async fn follow(context: Arc<Context>, session: String, mut voices: impl Voices) {
+    loop {
+        match cut_all(&context, &session, &mut voices).await {
+            Ok(()) => return,
+            Err(why) => {
+                error!(error = %shared::error::report(&why), session_id = session, "Windows could not be cut; trying again.");
+                tokio::time::sleep(Duration::from_secs(5)).await;
+            }
+        }
+    }
+}
+
+/// The tasks of a session's windows.
+fn tasks(context: &Context, samples: u64, ended: bool) -> &'static [Task] {
+    let is_too_short = ended && samples < u64::from(SAMPLE_RATE_HZ);
+    if is_too_short || !context.settings.session.diarization {
+        &[Service::Transcription]
+    } else {
+        &[Service::Transcription, Service::Diarization]
+    }
+}
+
+async fn cut_all(context: &Context, session: &str, voices: &mut impl Voices) -> Result<(), WindowError> {
+    let last = context.store.windows(session)?.last().copied();
+    let (mut number, mut from) = last.map_or((0, 0), |w| (w.number + 1, w.end_sample));
+    let known = context.store.session(session)?;
+    if known.ended_at.is_some() && from >= known.samples {
+        return Ok(());
+    }
+    let mut reader = SpoolReader::open(&context.spool_file(session))?;
+    let full = samples_in(MAX_WINDOW);
+    loop {
+        // Whether it has ended is asked before the spool is read: then what is read is all there is.
+        let ended = context.store.session(session)?.ended_at.is_some();
+        let total = reader.refresh()?;
+        let left = total.saturating_sub(from);
+        let (stretch, blind_cut) = if ended && left <= full + samples_in(TAIL) {
+            (from..total, false)
+        } else if left >= full {
+            let cut = place(session, &mut reader, from..from + full, voices).await?;
+            (from..from + cut.at, cut.blind)
+        } else {
+            tokio::time::sleep(LOOK).await;
+            continue;
+        };
+        if !stretch.is_empty() {
+            let window = WindowRow { number, start_sample: stretch.start, end_sample: stretch.end, blind_cut };
+            let tasks = if reader.has_audio(&stretch) { tasks(context, total, ended) } else { &[] };
+            context.store.add_window(session, &window, tasks, total)?;
+            context.work.notify_waiters();
+            (number, from) = (number + 1, stretch.end);
+        }
+        if ended && from >= total {
+            context.settled.notify_waiters();
+            return Ok(());
+        }
+    }
+}
+
+async fn place(
+    session: &str,
+    reader: &mut SpoolReader,
+    stretch: Range<u64>,
+    voices: &mut impl Voices,
+) -> Result<Cut, WindowError> {
+    let pcm = reader.read(stretch)?;
+    let heard = match tokio::time::timeout(PATIENCE, voices.speech(&pcm)).await {
+        Ok(Ok(probabilities)) => Some(probabilities),
+        Ok(Err(why)) => {
+            warn!(error = %why, details = why.explain(), session_id = session, "No voice activity detection; a window is cut blindly.");
+            None
+        }
+        Err(_) => {
+            warn!(session_id = session, "Voice activity detection is late; a window is cut blindly.");
+            None
+        }
+    };
+    Ok(speech::cut(&pcm, heard.as_deref()))
+}

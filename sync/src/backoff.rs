@@ -1,0 +1,106 @@
+//! How long to wait before connecting again, and the loop that does.
+
+use std::time::Duration;
+
+use shared::chance::{Dice, jittered};
+use shared::error::report;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::heart::Heart;
+use crate::stop::Stop;
+use crate::uplink::{Broker, LinkError};
+
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(60);
+/// A line that lasted this long was a good one; a broker that hangs up sooner is not asked every second.
+const GOOD: Duration = Duration::from_secs(10);
+/// Signs of life while waiting.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// 1 s, doubling to 60 s.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// The wait after a line that lasted so long; `None` for one that never was.
+    pub fn wait(&mut self, lasted: Option<Duration>) -> Duration {
+        if lasted.is_some_and(|l| l >= GOOD) {
+            self.failures = 0;
+        }
+        let wait = FIRST.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST);
+        self.failures = self.failures.saturating_add(1).min(16);
+        wait
+    }
+}
+
+/// What a daemon needs to stay connected.
+pub struct Keeper {
+    /// For the jitter.
+    pub dice: Box<dyn Dice>,
+    /// When to stop.
+    pub stop: Stop,
+    /// Who watches us.
+    pub heart: Heart,
+}
+
+/// Connects and serves, again and again, until told to stop.
+pub async fn stay_connected<B: Broker>(
+    mut broker: B,
+    mut keeper: Keeper,
+    mut serve: impl AsyncFnMut(B::Line, &mut Stop, &Heart) -> Result<(), LinkError>,
+) {
+    let mut backoff = Backoff::default();
+    loop {
+        keeper.heart.beat();
+        let line = tokio::select! {
+            () = keeper.stop.asked() => return,
+            line = broker.connect() => line,
+        };
+        let (lasted, why) = match line {
+            Err(why) => (None, why),
+            Ok(line) => {
+                info!("Connected to the broker.");
+                let since = Instant::now();
+                match serve(line, &mut keeper.stop, &keeper.heart).await {
+                    Ok(()) => return,
+                    Err(why) => (Some(since.elapsed()), why),
+                }
+            }
+        };
+        let wait = jittered(backoff.wait(lasted), keeper.dice.as_mut());
+        warn!(error = %report(&why), wait_s = wait.as_secs_f64(), "Not connected to the broker; trying again.");
+        if rest(wait, &mut keeper).await {
+            return;
+        }
+    }
+}
+
+/// Waits, showing life. Returns whether to stop.
+async fn rest(wait: Duration, keeper: &mut Keeper) -> bool {
+    let until = Instant::now() + wait;
+    while Instant::now() < until {
+        keeper.heart.beat();
+        tokio::select! {
+            () = keeper.stop.asked() => return true,
+            () = tokio::time::sleep_until(until.min(Instant::now() + BEAT)) => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_minute_and_begin_again_after_a_good_line() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<u64> = (0..8).map(|_| backoff.wait(None).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(backoff.wait(Some(Duration::from_secs(3))).as_secs(), 60, "a short line is no good line");
+        assert_eq!(backoff.wait(Some(GOOD)).as_secs(), 1);
+    }
+}

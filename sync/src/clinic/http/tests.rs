@@ -1,0 +1,96 @@
+use super::*;
+use crate::clinic::fixture::{self, SESSION, World};
+use crate::clinic::ingest::{Label, take};
+use serde_json::Value;
+use shared::breaker::StateName::{Closed, Open};
+use shared::clock::Clock as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// Two boxes and one session.
+fn world() -> World {
+    let world = World::new();
+    let now = world.clock.now().wall;
+    for (id, health) in [("room-1", (Open, 5)), ("room-2", (Closed, 1))] {
+        world.clinic.store.keep_status(id, "online", now).unwrap();
+        world.clinic.store.keep_box_health(&fixture::health(id, health, (Closed, 0)), Some(now)).unwrap();
+    }
+    world.clinic.store.keep_status("room-2", "offline", now).unwrap();
+    let label = Label { box_id: "room-1".into(), session: SESSION.into(), revision: 1 };
+    take(&world.clinic, &label, &world.parcel(&fixture::record(SESSION, 1))).unwrap();
+    world
+}
+
+/// Head and body of each path.
+async fn fetch<const N: usize>(world: &World, paths: [&str; N]) -> [(String, String); N] {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stopper, stop) = Stop::new();
+    let server = tokio::spawn(serve(world.clinic.clone(), listener, stop));
+    let mut answers = Vec::new();
+    for path in paths {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        answers.push((head.to_lowercase(), body.to_owned()));
+    }
+    stopper.stop();
+    server.await.unwrap().unwrap();
+    answers.try_into().unwrap()
+}
+
+fn parse(body: &str) -> Value {
+    serde_json::from_str(body).unwrap()
+}
+
+#[tokio::test]
+async fn health_is_the_worst_of_all_boxes_and_of_each() {
+    let world = world();
+    let paths = ["", "?box=room-2", "?box=room-9"].map(|query| format!("/health/audio-processing{query}"));
+    let answers = fetch(&world, [&paths[0], &paths[1], &paths[2]]).await;
+    for (head, _) in &answers {
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+    }
+    let all = parse(&answers[0].1);
+    assert_eq!((&all["transcription_circuit"], &all["transcription_failures"]), (&json!("OPEN"), &json!(5)));
+    assert_eq!(all["boxes"]["room-1"]["online"], true);
+    assert_eq!(all["boxes"]["room-2"]["online"], false);
+    let keys = json!({
+        "transcription_circuit": "CLOSED", "diarization_circuit": "CLOSED",
+        "transcription_failures": 1, "diarization_failures": 0,
+    });
+    assert_eq!(parse(&answers[1].1), keys);
+    assert_eq!(parse(&answers[2].1)["known"], false);
+}
+
+#[tokio::test]
+async fn every_answer_is_guarded_and_none_holds_what_was_said() {
+    let world = world();
+    let paths = ["/", "/health", "/metrics", "/api/v1/sessions", "/api/v1/boxes", "/api/v1/events"];
+    for (head, body) in fetch(&world, paths).await {
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+        for header in [
+            "content-security-policy: default-src 'none'; style-src 'unsafe-inline'",
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
+            "cache-control: no-store",
+        ] {
+            assert!(head.contains(header), "{header}");
+        }
+        assert!(!body.contains("xylophone") && !body.contains("zeppelin"));
+    }
+}
+
+#[tokio::test]
+async fn metadata_of_sessions_and_boxes_is_listed() {
+    let world = world();
+    let [sessions, boxes, health] = fetch(&world, ["/api/v1/sessions", "/api/v1/boxes", "/health"]).await;
+    let session = &parse(&sessions.1)[0];
+    assert_eq!((&session["session_id"], &session["speakers"]), (&json!(SESSION), &json!(2)));
+    assert_eq!((&session["duration_s"], &session["segments"]), (&json!(65.0), &json!(2)));
+    assert_eq!(parse(&boxes.1)[1]["box"], "room-2");
+    assert_eq!(parse(&health.1), json!({"status": "degraded", "broker": "disconnected", "store": "ok"}));
+}

@@ -1,0 +1,206 @@
+//! A parcel arrives: is it new, is it ours, can it be read? The answer is an acknowledgement.
+//!
+//! ```text
+//! held, same bytes ─▶ duplicate          held, other bytes or box ─▶ refused (conflict)
+//! opens ─▶ committed ─▶ stored           does not ─▶ refused (malformed, unreadable, invalid)
+//! ```
+//!
+//! When [`take`] returns an acknowledgement, what it says is on the disk.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use shared::clock::WallTime;
+use shared::seal::{Ack, AckResult, Address, SealError, sha256};
+
+use super::Clinic;
+use super::store::{Arrival, ClinicStoreError, Held};
+
+/// Parcels by what became of them, since the start.
+#[derive(Debug, Default)]
+pub struct Counters([AtomicU64; 3]);
+
+/// Every result, in the order of [`Counters`].
+pub const RESULTS: [AckResult; 3] = [AckResult::Stored, AckResult::Duplicate, AckResult::Refused];
+
+impl Counters {
+    fn slot(&self, result: AckResult) -> &AtomicU64 {
+        match result {
+            AckResult::Stored => &self.0[0],
+            AckResult::Duplicate => &self.0[1],
+            AckResult::Refused => &self.0[2],
+        }
+    }
+
+    /// How many had this result.
+    #[must_use]
+    pub fn get(&self, result: AckResult) -> u64 {
+        self.slot(result).load(Ordering::Relaxed)
+    }
+
+    fn count(&self, result: AckResult) {
+        self.slot(result).fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What a topic says about its parcel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// From which box.
+    pub box_id: String,
+    /// UUID.
+    pub session: String,
+    /// From 1.
+    pub revision: u32,
+}
+
+struct Answer {
+    result: AckResult,
+    reason: Option<&'static str>,
+    stored_at: String,
+}
+
+impl Answer {
+    fn refused(reason: &'static str, now: WallTime) -> Self {
+        Self { result: AckResult::Refused, reason: Some(reason), stored_at: now.to_string() }
+    }
+
+    fn about(held: Held, label: &Label, sha256: &str, now: WallTime) -> Self {
+        if held.sha256 == sha256 && held.box_id == label.box_id {
+            Self { result: AckResult::Duplicate, reason: None, stored_at: held.received_at }
+        } else {
+            Self::refused("conflict", now)
+        }
+    }
+}
+
+fn reason(why: &SealError) -> &'static str {
+    match why {
+        SealError::Malformed | SealError::TooLarge => "malformed",
+        SealError::OtherKey | SealError::Forged | SealError::Key => "unreadable",
+        SealError::NoRecord => "invalid",
+    }
+}
+
+/// Takes a parcel, or says why not. The acknowledgement is signed.
+///
+/// # Errors
+/// [`ClinicStoreError`]: nothing was decided, and the parcel must come again.
+pub fn take(clinic: &Clinic, label: &Label, parcel: &[u8]) -> Result<Ack, ClinicStoreError> {
+    let sha256 = sha256(parcel);
+    let Answer { result, reason, stored_at } = decide(clinic, label, parcel, &sha256)?;
+    clinic.counters.count(result);
+    let ack = Ack {
+        version: 1,
+        session: label.session.clone(),
+        revision: label.revision,
+        sha256,
+        result,
+        reason: reason.map(str::to_owned),
+        stored_at,
+        key_id: String::new(),
+        signature: String::new(),
+    };
+    Ok(clinic.keys.sign(ack, &clinic.settings.clinic, &label.box_id))
+}
+
+fn decide(clinic: &Clinic, label: &Label, parcel: &[u8], sha256: &str) -> Result<Answer, ClinicStoreError> {
+    let now = clinic.clock.now().wall;
+    let Label { box_id, session, revision } = label;
+    if let Some(held) = clinic.store.held(session, *revision)? {
+        return Ok(Answer::about(held, label, sha256, now));
+    }
+    let address = Address { clinic: &clinic.settings.clinic, box_id, session, revision: *revision };
+    let record = match clinic.keys.open(parcel, &address) {
+        Ok(record) => record,
+        Err(why) => return Ok(Answer::refused(reason(&why), now)),
+    };
+    // Another server may have been faster.
+    Ok(match clinic.store.keep(&Arrival { record: &record, parcel, sha256 }, now)? {
+        Some(held) => Answer::about(held, label, sha256, now),
+        None => Answer { result: AckResult::Stored, reason: None, stored_at: now.to_string() },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clinic::fixture::{self, SESSION};
+
+    fn label(revision: u32) -> Label {
+        Label { box_id: "room-1".into(), session: SESSION.into(), revision }
+    }
+
+    fn outcome(ack: &Ack) -> (AckResult, Option<&str>) {
+        (ack.result, ack.reason.as_deref())
+    }
+
+    #[test]
+    fn a_parcel_is_stored_once_and_every_repeat_is_a_duplicate() {
+        let world = fixture::World::new();
+        let parcel = world.parcel(&fixture::record(SESSION, 1));
+        let first = take(&world.clinic, &label(1), &parcel).unwrap();
+        world.clock.pass(std::time::Duration::from_secs(9));
+        let again = take(&world.clinic, &label(1), &parcel).unwrap();
+        assert_eq!((outcome(&first), outcome(&again)), ((AckResult::Stored, None), (AckResult::Duplicate, None)));
+        assert_eq!(first.stored_at, again.stored_at, "when it was committed");
+        assert!(world.public.believes(&again, "north", "room-1"));
+        assert_eq!(world.clinic.store.sessions(9).unwrap().len(), 1);
+        assert_eq!(world.clinic.counters.get(AckResult::Duplicate), 1);
+    }
+
+    #[test]
+    fn a_server_that_dies_between_commit_and_ack_says_duplicate_when_it_is_back() {
+        let world = fixture::World::new();
+        let parcel = world.parcel(&fixture::record(SESSION, 1));
+        drop(take(&world.clinic, &label(1), &parcel).unwrap());
+        let world = world.killed();
+        let ack = take(&world.clinic, &label(1), &parcel).unwrap();
+        assert_eq!(outcome(&ack), (AckResult::Duplicate, None));
+    }
+
+    #[test]
+    fn other_bytes_for_the_same_revision_are_a_conflict_and_change_nothing() {
+        let world = fixture::World::new();
+        let record = fixture::record(SESSION, 1);
+        take(&world.clinic, &label(1), &world.parcel(&record)).unwrap();
+        let before = world.clinic.store.newest_parcel(SESSION).unwrap();
+        let ack = take(&world.clinic, &label(1), &world.parcel(&record)).unwrap();
+        assert_eq!(outcome(&ack), (AckResult::Refused, Some("conflict")), "sealing twice gives other bytes");
+        assert_eq!(world.clinic.store.newest_parcel(SESSION).unwrap(), before);
+        let same = before.unwrap().bytes;
+        let elsewhere = Label { box_id: "room-2".into(), ..label(1) };
+        assert_eq!(outcome(&take(&world.clinic, &elsewhere, &same).unwrap()), (AckResult::Refused, Some("conflict")));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_and_not_kept() {
+        let world = fixture::World::new();
+        let stranger = fixture::World::new();
+        let record = fixture::record(SESSION, 1);
+        let other = fixture::Record { session_id: "7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a99".into(), ..record.clone() };
+        let cases = [
+            (b"no parcel".to_vec(), "malformed"),
+            (stranger.parcel(&record), "unreadable"),
+            (world.parcel(&fixture::record(SESSION, 2)), "unreadable"),
+            (world.parcel_addressed(&other, SESSION, 1), "invalid"),
+        ];
+        for (parcel, reason) in cases {
+            let ack = take(&world.clinic, &label(1), &parcel).unwrap();
+            assert_eq!(outcome(&ack), (AckResult::Refused, Some(reason)));
+        }
+        assert!(world.clinic.store.sessions(9).unwrap().is_empty());
+        assert_eq!(world.clinic.counters.get(AckResult::Refused), 4);
+    }
+
+    #[test]
+    fn an_older_revision_that_comes_late_is_kept_and_does_not_replace_the_newer() {
+        let world = fixture::World::new();
+        let failed = fixture::failed(SESSION, 1);
+        let newer = take(&world.clinic, &label(2), &world.parcel(&fixture::record(SESSION, 2))).unwrap();
+        let older = take(&world.clinic, &label(1), &world.parcel(&failed)).unwrap();
+        assert_eq!((newer.result, older.result), (AckResult::Stored, AckResult::Stored));
+        let row = &world.clinic.store.sessions(9).unwrap()[0];
+        assert_eq!((row.revision, row.status.as_str()), (2, "done"));
+        assert_eq!(world.clinic.store.newest_parcel(SESSION).unwrap().unwrap().revision, 2);
+    }
+}

@@ -1,0 +1,256 @@
+//! The room's end: hands what the box owes to the broker and believes only the clinic's signed word.
+//!
+//! The loop here owns line and store; [`drain`] says what is next.
+
+pub mod acks;
+pub mod drain;
+pub mod enrol;
+mod events;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::clock::Clock;
+use shared::error::report;
+use shared::seal::ClinicPublic;
+use shared::settings::Link;
+use shared::store::{Parcel, Store, StoreError};
+use shared::wire::Topics;
+use tokio::time::MissedTickBehavior;
+use tracing::{error, info, warn};
+
+use crate::backoff::{Keeper, stay_connected};
+use crate::heart::Heart;
+use crate::stop::Stop;
+use crate::uplink::{Broker, Identity, Line, LinkError, Message, News, OFFLINE, ONLINE, Publication};
+use drain::{Debts, Drain, Step};
+use events::Batch;
+
+/// How often the store is asked for news.
+const POLL: Duration = Duration::from_millis(500);
+/// Parcels looked at together; far more than the window, so that some which fail do not hide the rest.
+const OWED: u32 = 512;
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// The broker keeps acknowledgements this long for a box that is away; later the box sends again anyway.
+const SESSION_EXPIRY_S: u32 = 24 * 3600;
+
+/// One box's end of the link.
+pub struct Room {
+    /// Where recorder and link meet.
+    pub store: Arc<Store>,
+    /// The clinic.
+    pub link: Link,
+    /// Its public keys.
+    pub keys: ClinicPublic,
+    /// The machine's clocks, or a test's.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Who this box is to the broker.
+#[must_use]
+pub fn identity(link: &Link) -> Identity {
+    let status = Topics::new(&link.clinic).status(&link.box_id);
+    Identity {
+        client_id: format!("roomscribe-{}-{}", link.clinic, link.box_id),
+        host: link.broker_host.clone(),
+        port: link.broker_port,
+        will: Publication::retained(status, OFFLINE),
+        session_expiry_s: SESSION_EXPIRY_S,
+    }
+}
+
+/// Serves until told to stop.
+pub async fn run<B: Broker>(broker: B, room: Room, keeper: Keeper) {
+    let mut desk = Desk {
+        topics: Topics::new(&room.link.clinic),
+        drain: Drain::new(Duration::from_secs_f64(room.link.ack_timeout)),
+        batch: Batch::default(),
+        complained: false,
+        room,
+    };
+    stay_connected(broker, keeper, async |line, stop: &mut Stop, heart: &Heart| desk.serve(line, stop, heart).await)
+        .await;
+}
+
+struct Desk {
+    room: Room,
+    topics: Topics,
+    drain: Drain,
+    batch: Batch,
+    complained: bool,
+}
+
+/// The store failed: logged here, and the line is given up, so that the loop comes back after a wait.
+fn give_up(why: &StoreError) -> LinkError {
+    error!(error = %report(why), "The box's database failed.");
+    LinkError::Store
+}
+
+impl Desk {
+    fn uptime(&self) -> Duration {
+        self.room.clock.now().uptime
+    }
+
+    async fn serve<L: Line>(&mut self, mut line: L, stop: &mut Stop, heart: &Heart) -> Result<(), LinkError> {
+        self.drain.connected(line.packet_limit_bytes(), self.uptime());
+        self.batch = Batch::default();
+        line.subscribe(&[self.topics.ack(&self.room.link.box_id)]).await?;
+        let mut poll = tokio::time::interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.asked() => return self.leave(line).await,
+                news = line.next() => self.hear(&mut line, news?).await?,
+                _ = poll.tick() => self.speak(&mut line).await?,
+            }
+            heart.beat();
+        }
+    }
+
+    async fn hear<L: Line>(&mut self, line: &mut L, news: News) -> Result<(), LinkError> {
+        match news {
+            News::Message(message) => {
+                self.heed(&message)?;
+                line.settle(message.receipt).await?;
+                // An acknowledgement makes room for the next parcel.
+                self.speak(line).await
+            }
+            News::Delivered(ticket) => match self.batch.delivered(ticket) {
+                Some(id) => self.room.store.events_sent(id).map_err(|why| give_up(&why)),
+                None => Ok(()),
+            },
+            News::Refused(ticket) => {
+                let events = self.batch.refused(ticket, self.uptime());
+                warn!(events, "The broker refused a message.");
+                Ok(())
+            }
+        }
+    }
+
+    fn heed(&self, message: &Message) -> Result<(), LinkError> {
+        let link = &self.room.link;
+        if message.topic != self.topics.ack(&link.box_id) {
+            return Ok(());
+        }
+        let ack = match acks::believe(&message.payload, &self.room.keys, &link.clinic, &link.box_id) {
+            Ok(ack) => ack,
+            Err(why) => {
+                warn!(error = %why, "An acknowledgement was ignored.");
+                return Ok(());
+            }
+        };
+        let wall = self.room.clock.now().wall;
+        let settled = self.room.store.acknowledge(&ack, wall).map_err(|why| give_up(&why))?;
+        let (session_id, revision, result) = (&ack.session, ack.revision, ack.result.name());
+        if settled && ack.result == shared::seal::AckResult::Refused {
+            let reason = ack.reason.as_deref().unwrap_or("none given");
+            error!(session_id, revision, reason, "The clinic refused a parcel for good.");
+        } else {
+            info!(session_id, revision, result, settled, "The clinic acknowledged a parcel.");
+        }
+        Ok(())
+    }
+
+    async fn speak<L: Line>(&mut self, line: &mut L) -> Result<(), LinkError> {
+        let store = self.room.store.clone();
+        let lost = |why| give_up(&why);
+        let health = self.readable(store.health())?.flatten();
+        let events = self.readable(store.unsent_events(events::BATCH))?.unwrap_or_default();
+        let owed = store.owed(OWED).map_err(lost)?;
+        loop {
+            let now = self.uptime();
+            let events_due = !events.is_empty() && self.batch.is_free(now);
+            let debts = Debts { health: health.as_ref(), events: events_due, owed: &owed };
+            match (self.drain.next(debts, now), &health) {
+                (Step::Status, _) => {
+                    line.publish(Publication::retained(self.status(), ONLINE)).await?;
+                    self.drain.status_sent();
+                }
+                (Step::Health, Some(health)) => {
+                    line.publish(Publication::retained(self.health(), json(health)?)).await?;
+                    self.drain.health_sent(health, now);
+                }
+                (Step::Events, _) => {
+                    for event in &events {
+                        let topic = self.topics.event(&self.room.link.box_id);
+                        let ticket = line.publish(Publication::once(topic, json(event)?)).await?;
+                        self.batch.sent(event, ticket);
+                    }
+                }
+                (Step::Parcel(parcel), _) => self.send(line, &parcel, now).await?,
+                (Step::Rest, _) | (Step::Health, None) => return Ok(()),
+            }
+        }
+    }
+
+    /// A damaged row of health or events is told once and must not keep parcels back; a store that fails does.
+    fn readable<T>(&mut self, read: Result<T, StoreError>) -> Result<Option<T>, LinkError> {
+        match read {
+            Ok(value) => Ok(Some(value)),
+            Err(StoreError::Damaged(why)) => {
+                if !std::mem::replace(&mut self.complained, true) {
+                    error!(error = %why, "Health or events of the box cannot be read and are not sent.");
+                }
+                Ok(None)
+            }
+            Err(why) => Err(give_up(&why)),
+        }
+    }
+
+    async fn send<L: Line>(&mut self, line: &mut L, parcel: &Parcel, now: Duration) -> Result<(), LinkError> {
+        let Parcel { session, revision, .. } = parcel;
+        let bytes = self.room.store.parcel(session, *revision).map_err(|why| give_up(&why))?;
+        let topic = self.topics.parcel(&self.room.link.box_id, session, *revision);
+        match bytes {
+            Some(bytes) if self.drain.fits(bytes.len(), topic.len()) => {
+                line.publish(Publication::once(topic, bytes)).await?;
+                let tries = self.drain.parcel_sent(parcel, now);
+                info!(session_id = session, revision, tries, "A parcel was sent.");
+            }
+            Some(bytes) => {
+                error!(session_id = session, revision, bytes = bytes.len(), "A parcel is too large for the broker.");
+                self.drain.set_aside(parcel);
+            }
+            None => self.drain.set_aside(parcel),
+        }
+        Ok(())
+    }
+
+    /// Takes leave: with a proper goodbye the broker publishes no last will, so `offline` is ours to say.
+    async fn leave<L: Line>(&self, mut line: L) -> Result<(), LinkError> {
+        farewell(&mut line, self.status()).await;
+        line.close().await;
+        Ok(())
+    }
+
+    fn status(&self) -> String {
+        self.topics.status(&self.room.link.box_id)
+    }
+
+    fn health(&self) -> String {
+        self.topics.health(&self.room.link.box_id)
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, LinkError> {
+    serde_json::to_vec(value).map_err(|why| give_up(&why.into()))
+}
+
+/// Publishes `offline` and waits until the broker has it, for a while.
+pub(crate) async fn farewell<L: Line>(line: &mut L, topic: String) {
+    let said = async {
+        let ticket = line.publish(Publication::retained(topic, OFFLINE)).await?;
+        while line.next().await? != News::Delivered(ticket) {}
+        Ok::<_, LinkError>(())
+    };
+    match tokio::time::timeout(GOODBYE, said).await {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => warn!(error = %report(&why), "The broker did not hear the goodbye."),
+        Err(_) => warn!("The broker did not hear the goodbye in time."),
+    }
+}
+
+#[cfg(test)]
+mod tests;
