@@ -126,6 +126,7 @@ fn run_fetch(root: &Root, models: &Models, plan: &Plan, json: bool) -> Answer {
             println!("{}", json!(outcome));
         } else if let (Some(model), Some(from)) = (&outcome.model, &outcome.from) {
             println!("{:<12} {model} ({from})", outcome.role.name());
+            outcome.tried.iter().for_each(|tried| println!("{:<12} not {tried}", ""));
         }
     }
     let missing: Vec<String> = outcomes.iter().filter(|o| o.model.is_none()).map(|o| missing(o, plan)).collect();

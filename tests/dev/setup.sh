@@ -1,0 +1,201 @@
+# shellcheck shell=bash
+# What must be there before anything can be built, shown or tested. Every step looks first and does nothing if it can.
+
+# Packages of Debian 12 and 13 (the same names in both).
+packages_build=(build-essential pkg-config cmake libclang-dev libasound2-dev git ca-certificates python3 python3-pip unzip zstd)
+packages_demo=(mosquitto mosquitto-clients curl)
+packages_checks=(shellcheck systemd)
+packages_rust=(rustc-web cargo-web rustfmt-web)
+
+# ONNX Runtime: one version on every platform. Sums of the wheel and of the library in it, as pip delivered them in
+# November 2026 (pip itself compares the wheel with the sum that the registry's index publishes).
+onnxruntime_version=1.23.2
+declare -A onnxruntime_wheel=(
+    [x86_64]=0f9b4ae77f8e3c9bee50c27bc1beede83f786fe1d52e99ac85aa8d65a01e9b77
+    [aarch64]=76ff670550dc23e58ea9bc53b5149b99a44e63b34b524f7b8547469aaa0dcb8c
+)
+declare -A onnxruntime_library=(
+    [x86_64]=718c3fb0785d5ea06061b92c32ce4ad35be1bd4c71ae6192efe06f1ab21f0f8a
+    [aarch64]=ab8c4363e06ac80b3d1279ea55ebea44e906c5b131ba783ff684a067540c0e94
+)
+
+# The model of the package silero-vad (MIT). Sums read the same way.
+silero_version=6.2.3
+silero_wheel=7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8
+silero_model=1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3
+
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$top/target}
+[[ $CARGO_TARGET_DIR = /* ]] || CARGO_TARGET_DIR=$top/$CARGO_TARGET_DIR
+target=$CARGO_TARGET_DIR
+# Debian keeps servers where a plain user's PATH does not look.
+PATH=$PATH:/usr/sbin:/sbin
+
+# set_up PACKAGE…: those packages, and everything else.
+set_up() {
+    [ "$(uname -s)" = Linux ] || die "this needs Linux, and is written for Debian 12 and 13."
+    step "Debian packages" debian_packages "$@"
+    step "Rust" rust
+    step "Crates" crates
+    step "ONNX Runtime $onnxruntime_version" onnx_runtime
+    step "Voice activity model (silero-vad $silero_version)" silero
+    step "Demo models and recording" fixtures
+    where_models_are
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+has_package() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+debian_packages() {
+    local name missing=() log=$target/setup/apt.log
+    command -v apt-get >/dev/null || die "apt-get is not here: this is written for Debian 12 and 13." \
+        "Elsewhere, install the like of: $*"
+    for name in "$@"; do has_package "$name" || missing+=("$name"); done
+    if [ ${#missing[@]} = 0 ]; then
+        say "   all here"
+        return
+    fi
+    [ "$(id -u)" = 0 ] || command -v sudo >/dev/null || die "packages are missing, and without root or sudo they cannot be installed." \
+        "As root: apt-get install --no-install-recommends ${missing[*]}"
+    say "   installing ${missing[*]}"
+    quietly "$log" as_root apt-get -q update || die "apt-get update failed (its words are above)." \
+        "Tried: the sources in /etc/apt. Check the network, then run the command again."
+    # Nothing that is installed may go for it.
+    quietly "$log" as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends --no-remove \
+        "${missing[@]}" || die "apt-get could not install: ${missing[*]} (its words are above)." \
+        "Tried: the sources in /etc/apt. Install them another way, then run the command again."
+    if [[ " ${missing[*]} " = *" mosquitto "* ]]; then stop_debians_broker; fi
+}
+
+# Installing mosquitto starts it as a service on port 1883. Nothing here uses that one.
+stop_debians_broker() {
+    if [ -d /run/systemd/system ]; then
+        as_root systemctl disable --now mosquitto.service >&2 || true
+    elif command -v service >/dev/null; then
+        as_root service mosquitto stop >/dev/null 2>&1 || true
+    fi
+}
+
+# Whether cargo is here and new enough.
+has_cargo() {
+    local wanted have
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    have=$(cargo --version 2>/dev/null | cut -d ' ' -f 2)
+    [ -n "$have" ] && printf '%s\n' "$wanted" "$have" | sort --version-sort --check=quiet
+}
+
+rust() {
+    local before
+    if ! command -v cargo >/dev/null && [ -x "$HOME/.cargo/bin/cargo" ]; then PATH=$HOME/.cargo/bin:$PATH; fi
+    if ! has_cargo; then
+        before=$(cargo --version 2>/dev/null || echo "no cargo")
+        say "   $before is not enough; Debian's own Rust is"
+        debian_packages "${packages_rust[@]}"
+        PATH=/usr/bin:$PATH
+        hash -r
+        has_cargo || die "Rust $(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or newer is needed, and apt gave $(cargo --version)." \
+            "Install it with rustup, or enable Debian's security updates, which carry a newer ${packages_rust[0]}."
+    fi
+    say "   $(cargo --version), $(rustc --version)"
+    if ! cargo fmt --version >/dev/null 2>&1 || ! has_clippy; then
+        if command -v rustup >/dev/null; then rustup --quiet component add rustfmt clippy || true; fi
+    fi
+}
+
+has_clippy() { cargo clippy --version >/dev/null 2>&1; }
+
+crates() {
+    cargo fetch --locked || die "cargo could not fetch the crates of Cargo.lock (its words are above)." \
+        "Tried: the registry that cargo is configured for. Check the network, then run the command again."
+}
+
+has_sum() { [ -f "$2" ] && [ "$(sha256sum <"$2")" = "$1  -" ]; }
+
+# fetch_wheel SUM REQUIREMENT [PIP OPTION…]: downloads one wheel and prints its path. Nothing is installed.
+fetch_wheel() {
+    local sum=$1 what=$2 python=python3 file
+    shift 2
+    "$python" -m pip --version >/dev/null 2>&1 || python=/usr/bin/python3
+    rm -rf "$target/wheels/$what"
+    "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+        --dest "$target/wheels/$what" "$@" "$what" >&2 || die "pip could not download $what (its words are above)." \
+        "Tried: the index that pip is configured for. Check the network, then run the command again."
+    file=$(echo "$target/wheels/$what"/*.whl)
+    has_sum "$sum" "$file" || die "$(basename "$file") is not the file that was pinned." \
+        "Its sha256 should be $sum." "It came from the index that pip is configured for, and was not used."
+    printf '%s' "$file"
+}
+
+# unpack_wheel WHEEL MEMBER FILE: puts one file of it in its place, whole or not at all.
+unpack_wheel() {
+    mkdir -p "$(dirname "$3")"
+    unzip -q -p "$1" "$2" >"$3.part" || die "$(basename "$1") has no $2."
+    mv "$3.part" "$3"
+}
+
+onnx_runtime() {
+    local machine wheel file=$target/lib/libonnxruntime.so
+    machine=$(uname -m)
+    [ -n "${onnxruntime_wheel[$machine]-}" ] || die "there is no pinned ONNX Runtime for $machine, only for: ${!onnxruntime_wheel[*]}."
+    if has_sum "${onnxruntime_library[$machine]}" "$file"; then
+        say "   here: $file"
+        return
+    fi
+    say "   fetching the wheel with pip"
+    wheel=$(fetch_wheel "${onnxruntime_wheel[$machine]}" "onnxruntime==$onnxruntime_version" \
+        --python-version 3.12 --implementation cp --abi cp312 \
+        --platform "manylinux_2_27_$machine" --platform "manylinux_2_28_$machine")
+    unpack_wheel "$wheel" onnxruntime/LICENSE "$target/lib/libonnxruntime.LICENSE"
+    unpack_wheel "$wheel" onnxruntime/ThirdPartyNotices.txt "$target/lib/libonnxruntime.ThirdPartyNotices"
+    unpack_wheel "$wheel" "onnxruntime/capi/libonnxruntime.so.$onnxruntime_version" "$file"
+    has_sum "${onnxruntime_library[$machine]}" "$file" || die "$file is not the library that was pinned."
+    rm -rf "$target/wheels"
+    say "   now in $file"
+}
+
+silero() {
+    local wheel file=$target/models/silero_vad.onnx
+    if has_sum "$silero_model" "$file"; then
+        say "   here: $file"
+        return
+    fi
+    say "   fetching the wheel with pip"
+    wheel=$(fetch_wheel "$silero_wheel" "silero-vad==$silero_version")
+    unpack_wheel "$wheel" "silero_vad-$silero_version.dist-info/licenses/LICENSE" "$target/models/silero_vad.LICENSE"
+    unpack_wheel "$wheel" silero_vad/data/silero_vad.onnx "$file"
+    has_sum "$silero_model" "$file" || die "$file is not the model that was pinned."
+    rm -rf "$target/wheels"
+    say "   now in $file"
+}
+
+fixtures() {
+    local packed name
+    mkdir -p "$target/models" "$target/audio"
+    if (cd "$target" && sha256sum --check --status "$top/tests/fixtures/SHA256SUMS" 2>/dev/null); then
+        say "   here: $target/models, $target/audio"
+        return
+    fi
+    for packed in tests/fixtures/*/*.zst; do
+        name=${packed#tests/fixtures/}
+        zstd --decompress --quiet --force "$packed" -o "$target/${name%.zst}"
+    done
+    (cd "$target" && sha256sum --check --quiet "$top/tests/fixtures/SHA256SUMS" >&2) ||
+        die "the unpacked fixtures are not what tests/fixtures/SHA256SUMS says." "git checkout -- tests/fixtures, then again."
+    say "   now in $target/models, $target/audio"
+}
+
+# Sets model_folders and ROOMSCRIBE_MODELS_FROM: what the caller named, then ../shared/models, then what was fetched here.
+where_models_are() {
+    local folder all
+    IFS=: read -r -a all <<<"${ROOMSCRIBE_MODELS_FROM-}"
+    all+=("$(dirname "$top")/shared/models" "$target/models")
+    model_folders=()
+    for folder in "${all[@]}"; do
+        if [ -d "$folder" ]; then model_folders+=("$(cd "$folder" && pwd)"); fi
+    done
+    ROOMSCRIBE_MODELS_FROM=$(IFS=:; echo "${model_folders[*]}")
+    export ROOMSCRIBE_MODELS_FROM
+    export ROOMSCRIBE_ONNXRUNTIME=$target/lib/libonnxruntime.so
+}

@@ -1,0 +1,83 @@
+# shellcheck shell=bash
+# ./dev test: every check, each timed. The main test run comes last, so that its summary is the last thing said.
+
+run_tests() {
+    local extra=() failed=() table=()
+    case ${1-} in
+    --full) extra=(--include-ignored) ;;
+    '') ;;
+    *) wrong_usage "test has no option '$1'" ;;
+    esac
+    local began
+    began=$(milliseconds)
+    set_up "${packages_build[@]}" "${packages_demo[@]}" "${packages_checks[@]}"
+    table+=("$(row ok "set-up" "$began")")
+    export ROOMSCRIBE_TEST_MODELS=$target/models
+
+    part "format" cargo fmt --all --check
+    if has_clippy; then
+        part "lints" cargo clippy --release --locked --workspace --all-targets -- -D warnings
+    elif command -v rustup >/dev/null; then
+        part "lints" die "rustup is here, but clippy is not: rustup component add clippy"
+    else
+        say "-- lints: NOT RUN: Debian's Rust comes without clippy; only a Rust from rustup has it."
+        table+=("$(printf '%-8s %-34s %s' 'NOT RUN' lints 'no clippy in Debian; use rustup')")
+    fi
+    part "shell scripts" shellcheck --external-sources --check-sourced dev .ci/run
+    part "systemd units" check_units
+    part "tests without devices or engines" cargo test --release --locked --workspace --no-default-features --lib --bins --tests
+
+    say "-- parts so far"
+    printf '   %s\n' "${table[@]}" >&2
+    if [ ${#failed[@]} -gt 0 ]; then say "   FAILED: ${failed[*]}"; fi
+    say "-- tests"
+    # The scenarios run the programs, so these are built whole first: the part before left them without engines.
+    cargo build --release --locked --workspace || failed+=("build")
+    # One stream, so that the order is the order in which things happened.
+    cargo test --release --locked --workspace --lib --bins --tests --no-fail-fast -- "${extra[@]}" 2>&1 || failed+=("tests")
+    if [ ${#failed[@]} -gt 0 ]; then
+        say "dev: failed: ${failed[*]}"
+        exit 1
+    fi
+}
+
+row() { printf '%-8s %-34s %s' "$1" "$2" "$(seconds_since "$3")"; }
+
+# part NAME COMMAND…: one line of the table; a failure is remembered and the rest still runs.
+part() {
+    local name=$1 began status=ok code
+    shift
+    began=$(milliseconds)
+    say "-- $name"
+    # In a shell of its own, so that `die` ends only this part; not in a condition, where -e would mean nothing.
+    set +e
+    (
+        set -e
+        "$@"
+    ) >&2
+    code=$?
+    set -e
+    if [ $code != 0 ]; then
+        status=FAILED
+        failed+=("$name")
+    fi
+    table+=("$(row $status "$name" "$began")")
+}
+
+# The units as systemd reads them: programs that are not installed here are replaced by one that is, and the users and
+# folders are made in a scratch root.
+check_units() {
+    local scratch unit
+    scratch=$(mktemp -d)
+    for unit in systemd/*.service; do
+        sed 's|^\(Exec[A-Za-z]*=\)/usr/bin/roomscribe[a-z-]*|\1/bin/true|' "$unit" >"$scratch/${unit#systemd/}"
+    done
+    systemd-analyze verify --man=no "$scratch"/*.service 2>&1 | tee "$scratch/said"
+    mkdir -p "$scratch/root/etc"
+    quietly "$target/setup/units.log" systemd-sysusers --root="$scratch/root" "$top"/systemd/*.sysusers.conf
+    quietly "$target/setup/units.log" systemd-tmpfiles --root="$scratch/root" --create "$top"/systemd/*.tmpfiles.conf
+    grep -q '^roomscribe:' "$scratch/root/etc/passwd"
+    # A setting that systemd does not know is only a remark to it. To us it is a mistake.
+    if [ -s "$scratch/said" ]; then return 1; fi
+    rm -rf "$scratch"
+}

@@ -1,0 +1,57 @@
+//! `kill -9` of the recorder in the middle of a session.
+
+use std::time::Duration;
+
+use appliance::audio::SAMPLE_RATE_HZ;
+use appliance::spool::SpoolReader;
+use shared::record::GapCause;
+use tests::microphone::{Microphone, STALE};
+use tests::{TestBox, now};
+
+/// Positions are told in steps of 16 samples.
+const STEP: u64 = 16;
+/// What lies between a sample's time and its being counted: a block of the microphone, a block of the recorder.
+const SLACK: u64 = 2 * SAMPLE_RATE_HZ as u64 / 10;
+
+fn position(sample: i16) -> u64 {
+    STEP * u64::from(sample.unsigned_abs())
+}
+
+#[test]
+fn a_kill_costs_at_most_a_second_and_the_downtime_is_a_gap_as_long_as_it_was() {
+    let bare = TestBox::bare();
+    let mut microphone = Microphone::counting(bare.root());
+    let room = microphone.tell(bare);
+    let mut daemon = room.start_daemon();
+    let session = room.ask("roomscribe", &["start", "--consent", "verbal"])["session_id"].as_str().unwrap().to_owned();
+    std::thread::sleep(Duration::from_millis(4_300));
+    let at_kill = microphone.position(now()).unwrap();
+    daemon.kill();
+    std::thread::sleep(Duration::from_millis(2_000));
+    let daemon = room.start_daemon();
+    std::thread::sleep(Duration::from_millis(3_000));
+    room.ask("roomscribe", &["stop"]);
+    assert!(microphone.is_alive());
+    drop(daemon);
+
+    let file = room.root().join(format!("var/lib/roomscribe/spool/{session}.rspool"));
+    let mut spool = SpoolReader::open(&file).unwrap();
+    let gaps = spool.gaps();
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    let (gap, cause) = gaps[0].clone();
+    assert_eq!(cause, GapCause::Restart);
+    let pcm = spool.read(0..u64::MAX).unwrap();
+
+    let last_kept = position(pcm[gap.start as usize - 1]);
+    let lost = at_kill.saturating_sub(last_kept);
+    assert!(lost <= u64::from(SAMPLE_RATE_HZ) + SLACK, "{lost} samples are lost");
+    assert!(gap.start >= 3 * u64::from(SAMPLE_RATE_HZ), "{} samples were kept", gap.start);
+
+    // Skipping what waited in the pipe, the timeline runs as far after the gap as the microphone did.
+    let after = gap.end as usize + appliance::audio::samples_in(STALE) as usize;
+    let moved = position(pcm[after]) - last_kept;
+    let timeline = after as u64 - (gap.start - 1);
+    assert!(moved.abs_diff(timeline) <= 2 * SLACK, "the microphone moved {moved} samples, the timeline {timeline}");
+    let unbroken = pcm[after..].windows(2).all(|w| position(w[1]).abs_diff(position(w[0])) <= STEP);
+    assert!(unbroken, "nothing is missing after the gap");
+}

@@ -1,0 +1,79 @@
+//! A real Mosquitto on loopback.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::{Running, wait_for};
+
+/// A broker that is ended with its test.
+pub struct Broker {
+    /// Its port.
+    pub port: u16,
+    config: PathBuf,
+    running: Running,
+}
+
+/// A port that was free a moment ago.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("a bound port").port()
+}
+
+fn mosquitto(name: &str) -> Command {
+    let in_sbin = Path::new("/usr/sbin").join(name);
+    Command::new(if in_sbin.exists() { in_sbin } else { PathBuf::from(name) })
+}
+
+impl Broker {
+    /// Starts one whose files lie in `folder`.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    #[must_use]
+    pub fn start(folder: &Path) -> Self {
+        let (port, config) = (free_port(), folder.join("mosquitto.conf"));
+        let text =
+            format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_packet_size 4300000\n");
+        std::fs::write(&config, text).expect("a config file");
+        let running = Self::launch(&config, port);
+        Self { port, config, running }
+    }
+
+    fn launch(config: &Path, port: u16) -> Running {
+        let mut command = mosquitto("mosquitto");
+        command.arg("-c").arg(config).stdout(Stdio::null()).stderr(Stdio::null());
+        let running = Running(command.spawn().expect("mosquitto is installed: run ./dev setup"));
+        wait_for("the broker", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        running
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        self.running.kill();
+    }
+
+    /// Starts it again on the same port.
+    pub fn restart(&mut self) {
+        self.running = Self::launch(&self.config, self.port);
+    }
+
+    /// What is retained on a topic, as a fresh subscriber sees it; `None` if nothing comes within two seconds.
+    ///
+    /// # Panics
+    /// If `mosquitto_sub` is missing.
+    #[must_use]
+    pub fn retained(&self, topic: &str) -> Option<Value> {
+        let output = mosquitto("mosquitto_sub")
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-C", "1", "-W", "2", "-t", topic])
+            .output()
+            .expect("mosquitto_sub is installed: run ./dev setup");
+        serde_json::from_slice(&output.stdout).ok()
+    }
+}

@@ -1,0 +1,103 @@
+//! A microphone without a sound card: ALSA's `file` plug-in on a FIFO that `room` plays into in real time.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::{Running, TestBox, program};
+
+/// ALSA's name of it.
+pub const DEVICE: &str = "roomscribe_test";
+/// What of the past a recorder that comes back still finds in the pipe: one block of 100 ms.
+pub const STALE: Duration = Duration::from_millis(100);
+
+/// A microphone that is ended with its test.
+pub struct Microphone {
+    folder: PathBuf,
+    running: Running,
+}
+
+impl Microphone {
+    /// Files for a box whose programs are told of them with [`Microphone::tell`]; nothing sounds yet.
+    fn prepare(folder: &Path) {
+        let fifo = folder.join("microphone.fifo");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .expect("a FIFO");
+        let config = format!(
+            "pcm.{DEVICE} {{ type file slave.pcm {{ type null }} file \"/dev/null\" infile \"{}\" format raw }}\n",
+            fifo.display()
+        );
+        std::fs::write(folder.join("asound.conf"), config).expect("a config file");
+    }
+
+    fn room(folder: &Path, arguments: &[&str]) -> Running {
+        let mut command = Command::new(program("room"));
+        let out = std::fs::File::create(folder.join("room.json")).expect("a file");
+        command.args(arguments).stdin(Stdio::null()).stdout(out).stderr(Stdio::null());
+        Running(command.spawn().expect("room starts"))
+    }
+
+    /// Plays a recording once [`Microphone::cue`] is given, and goes on in silence.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn playing(folder: &Path, wav: &Path) -> Self {
+        Self::prepare(folder);
+        let path = |name: &str| folder.join(name).display().to_string();
+        let wav = wav.display().to_string();
+        let arguments =
+            ["play", &wav, &path("microphone.fifo"), "--cue", &path("cue"), "--done", &path("played"), "--hold"];
+        Self { folder: folder.to_owned(), running: Self::room(folder, &arguments) }
+    }
+
+    /// Plays a signal from which every sample's position can be read.
+    #[must_use]
+    pub fn counting(folder: &Path) -> Self {
+        Self::prepare(folder);
+        let fifo = folder.join("microphone.fifo").display().to_string();
+        Self { folder: folder.to_owned(), running: Self::room(folder, &["counter", &fifo]) }
+    }
+
+    /// The box whose daemon hears this microphone.
+    #[must_use]
+    pub fn tell(&self, room: TestBox) -> TestBox {
+        room.with("ALSA_CONFIG_PATH", &self.folder.join("asound.conf").display().to_string())
+            .with("ROOMSCRIBE_CAPTURE_DEVICE", DEVICE)
+    }
+
+    /// Lets the recording begin.
+    ///
+    /// # Panics
+    /// If the disk is full.
+    pub fn cue(&self) {
+        std::fs::write(self.folder.join("cue"), b"").expect("a cue");
+    }
+
+    /// Whether the recording was played to its end.
+    #[must_use]
+    pub fn is_played(&self) -> bool {
+        self.folder.join("played").exists()
+    }
+
+    /// Where the counter is at a moment of the monotonic clock, in samples, once it has begun.
+    #[must_use]
+    pub fn position(&self, at: Duration) -> Option<u64> {
+        let said: Value = serde_json::from_slice(&std::fs::read(self.folder.join("room.json")).ok()?).ok()?;
+        let epoch = Duration::from_nanos(said["epoch_monotonic_ns"].as_u64()?);
+        Some(appliance::audio::samples_in(at.saturating_sub(epoch)))
+    }
+
+    /// Whether it still plays.
+    pub fn is_alive(&mut self) -> bool {
+        self.running.0.try_wait().is_ok_and(|ended| ended.is_none())
+    }
+}

@@ -1,0 +1,105 @@
+//! Microphone to clinic: every program of the product under one root, a real broker between them.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+
+use serde_json::Value;
+
+use crate::broker::{Broker, free_port};
+use crate::microphone::Microphone;
+use crate::{Running, TestBox, wait_for};
+
+/// The clinic's id.
+pub const CLINIC: &str = "north";
+/// The box's id.
+pub const ROOM: &str = "room-1";
+
+/// Everything, running.
+pub struct Stack {
+    /// The box, its root shared with the clinic.
+    pub room: TestBox,
+    /// Between them.
+    pub broker: Broker,
+    /// What the box hears.
+    pub microphone: Microphone,
+    /// The recorder.
+    pub daemon: Running,
+    /// The box's end of the link.
+    pub sync: Running,
+    /// The clinic's end.
+    pub clinic: Running,
+    http: u16,
+}
+
+fn http(mut stream: impl Read + Write, path: &str) -> Option<Value> {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    head.starts_with("HTTP/1.1 200").then(|| serde_json::from_str(body).ok())?
+}
+
+impl Stack {
+    /// Starts everything; `microphone` makes the microphone in the box's folder.
+    ///
+    /// # Panics
+    /// If anything does not come up.
+    #[must_use]
+    pub fn start(microphone: impl FnOnce(&std::path::Path) -> Microphone) -> Self {
+        let room = TestBox::new();
+        let broker = Broker::start(room.root());
+        let listen = free_port();
+        let (at, serve) = (format!("127.0.0.1:{}", broker.port), format!("127.0.0.1:{listen}"));
+        let done = room
+            .command("roomscribe-clinic")
+            .args(["init", "--clinic", CLINIC, "--broker", &at, "--listen", &serve])
+            .output();
+        assert!(done.is_ok_and(|o| o.status.success()), "the clinic is made");
+        let invitation = room.command("roomscribe-clinic").args(["invite", ROOM]).output().expect("an invitation");
+        let link = room.root().join("link.toml");
+        let mut text = String::from_utf8(invitation.stdout).expect("text");
+        text.push_str("ack_timeout = 3.0\n");
+        std::fs::write(&link, text).expect("a file");
+        let enrolled = room.command("roomscribe-sync").args(["enrol", "--from"]).arg(&link).output();
+        assert!(enrolled.is_ok_and(|o| o.status.success()), "the box is enrolled");
+        let microphone = microphone(room.root());
+        let room = microphone.tell(room);
+        let clinic = room.start("roomscribe-clinic", &["run"]);
+        let sync = room.start("roomscribe-sync", &["run"]);
+        let daemon = room.start_daemon();
+        let stack = Self { room, broker, microphone, daemon, sync, clinic, http: listen };
+        wait_for("the clinic", || stack.clinic_says("/health"));
+        stack
+    }
+
+    /// What the clinic answers on HTTP.
+    #[must_use]
+    pub fn clinic_says(&self, path: &str) -> Option<Value> {
+        http(TcpStream::connect(("127.0.0.1", self.http)).ok()?, path)
+    }
+
+    /// What the box answers on its control socket.
+    #[must_use]
+    pub fn box_says(&self, path: &str) -> Option<Value> {
+        let root = shared::paths::Root::new(self.room.root());
+        http(UnixStream::connect(root.find_control_socket()).ok()?, path)
+    }
+
+    /// Waits until the box believes that the clinic has the session, and gives the clinic's record of it.
+    #[must_use]
+    pub fn delivered(&self, session: &str) -> Value {
+        wait_for("the clinic's acknowledgement", || {
+            let known = self.room.ask("roomscribe", &["sessions", session]);
+            (known["delivery"] == "acknowledged").then_some(())
+        });
+        self.room.ask("roomscribe-clinic", &["show", session])
+    }
+
+    /// How many sessions the clinic holds.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        let listed = self.clinic_says("/api/v1/sessions").unwrap_or_default();
+        listed["sessions"].as_array().or(listed.as_array()).map_or(0, Vec::len)
+    }
+}
