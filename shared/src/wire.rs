@@ -186,7 +186,8 @@ pub struct QueueHealth {
 /// What the microphone is doing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CaptureHealth {
-    /// `idle`, `recording`, or `failing`.
+    /// `idle`, `recording`, `failing` (nothing is heard), or `silent` (the recorder itself has said nothing for long;
+    /// told by the sync daemon).
     pub state: String,
     /// Seconds recorded in the present session.
     pub recorded_s: f64,

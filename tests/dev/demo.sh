@@ -138,6 +138,15 @@ start() {
     pids+=($!)
 }
 
+# start_kept NAME COMMAND…: started again two seconds after it fails, as its unit does. Kill the box with -9 during the
+# session and see.
+start_kept() {
+    local name=$1
+    shift
+    # shellcheck disable=SC2016  # the inner shell's own variables
+    start "$name" bash -c 'until "$@"; do echo "-- ended with code $?; starting again in 2 s"; sleep 2; done' _ "$@"
+}
+
 # await NAME COMMAND…: until the command succeeds; fails early if the program has ended.
 await() {
     local name=$1 pid=${pids[-1]} began=$SECONDS
@@ -155,16 +164,16 @@ start_everything() {
     write_sound_config
     start mosquitto mosquitto -c "$R/mosquitto.conf"
     await mosquitto mosquitto_pub -h 127.0.0.1 -p "$broker_port" -t ready -n
-    start roomscribe-clinic roomscribe-clinic run --root "$R"
+    start_kept roomscribe-clinic roomscribe-clinic run --root "$R"
     await roomscribe-clinic curl --silent --fail "http://127.0.0.1:$http_port/health"
-    start roomscribe-sync roomscribe-sync run --root "$R"
+    start_kept roomscribe-sync roomscribe-sync run --root "$R"
     await roomscribe-sync mosquitto_sub -h 127.0.0.1 -p "$broker_port" -C 1 -W 2 -t "roomscribe/v1/$clinic_id/$box_id/status"
     # Silence until there is a cue, so that the box finds a microphone that works. Its progress belongs on the screen.
     setsid room play "$wav" "$R/microphone.fifo" --cue "$R/cue" --done "$R/played" --hold --progress \
         --pipe "$microphone_pipe" </dev/null >"$R/log/room.log" &
     names+=(room)
     pids+=($!)
-    start roomscribe env ALSA_CONFIG_PATH="$R/asound.conf" ROOMSCRIBE_CAPTURE_DEVICE=roomscribe_demo \
+    start_kept roomscribe env ALSA_CONFIG_PATH="$R/asound.conf" ROOMSCRIBE_CAPTURE_DEVICE=roomscribe_demo \
         roomscribe run --root "$R"
     await roomscribe roomscribe status --root "$R" --json
 }
@@ -183,7 +192,11 @@ hold_session() {
         sleep 0.2
     done
     sleep 0.5
-    roomscribe stop --root "$R" >&2
+    # A box that was killed is back in a few seconds.
+    until roomscribe stop --root "$R" >&2; do
+        [ $((SECONDS - began)) -lt $((length + ready_within)) ] || die "the session could not be ended."
+        sleep 1
+    done
 }
 
 all_alive() {
@@ -270,7 +283,7 @@ demo_ends() {
     trap - EXIT INT TERM
     if [ "$outcome" = good ] && [ "$keep" = yes ]; then
         {
-            echo "kill ${pids[*]}"
+            echo "kill -- ${pids[*]/#/-}"
             echo "sleep 3"
             echo "rm -rf '$R'"
         } >"$R/stop"
@@ -288,11 +301,12 @@ demo_ends() {
     fi
 }
 
+# Each program leads a process group of its own, with whatever it has started.
 end_program() {
     local pid=$1 tries
-    kill "$pid" 2>/dev/null || return 0
+    kill -- "-$pid" 2>/dev/null || return 0
     for ((tries = 0; tries < 100; tries++)); do
-        kill -0 "$pid" 2>/dev/null || return 0
+        kill -0 -- "-$pid" 2>/dev/null || return 0
         sleep 0.1
     done
     say "   $2 did not end within 10 s; killed"

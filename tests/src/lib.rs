@@ -49,14 +49,22 @@ pub fn program(name: &str) -> PathBuf {
 ///
 /// # Panics
 /// After [`PATIENCE`].
-pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, ready: impl FnMut() -> Option<T>) -> T {
+    watch_for(what, Duration::from_millis(50), ready)
+}
+
+/// Waits until `ready` gives something, asking every `interval`.
+///
+/// # Panics
+/// After [`PATIENCE`].
+pub fn watch_for<T>(what: &str, interval: Duration, mut ready: impl FnMut() -> Option<T>) -> T {
     let begun = now();
     loop {
         if let Some(found) = ready() {
             return found;
         }
         assert!(now().saturating_sub(begun) < PATIENCE, "waited too long for {what}");
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(interval);
     }
 }
 
@@ -148,7 +156,6 @@ impl TestBox {
     ///
     /// # Panics
     /// If it fails or answers otherwise.
-    #[must_use]
     pub fn ask(&self, name: &str, arguments: &[&str]) -> Value {
         let output = self.command(name).args(arguments).arg("--json").output().expect("the program starts");
         assert!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));

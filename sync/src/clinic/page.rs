@@ -97,7 +97,7 @@ fn room(row: &BoxRow, now: WallTime) -> String {
     let online = if is_online(row, now) { mark("good", "online") } else { mark("bad", "offline") };
     let mut lines = vec![("Status", online), ("Last seen", escape(&ago(row.seen_at, now)))];
     if let Some(health) = &row.health {
-        let class = if health.capture.state == "failing" { "bad" } else { "good" };
+        let class = if matches!(health.capture.state.as_str(), "failing" | "silent") { "bad" } else { "good" };
         let queue = &health.queue;
         let dead = if queue.dead_lettered > 0 { "bad" } else { "dim" };
         lines.push(("Microphone", mark(class, &health.capture.state)));

@@ -15,7 +15,7 @@ use shared::error::report;
 use shared::seal::ClinicPublic;
 use shared::settings::Link;
 use shared::store::{Parcel, Store, StoreError};
-use shared::wire::Topics;
+use shared::wire::{BoxHealth, Topics};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
@@ -60,6 +60,9 @@ pub fn identity(link: &Link) -> Identity {
     }
 }
 
+/// The recorder keeps its health every ten seconds; three times that without news, and it is not running.
+const RECORDER_SILENT: Duration = Duration::from_secs(30);
+
 /// Serves until told to stop.
 pub async fn run<B: Broker>(broker: B, room: Room, keeper: Keeper) {
     let mut desk = Desk {
@@ -67,6 +70,7 @@ pub async fn run<B: Broker>(broker: B, room: Room, keeper: Keeper) {
         drain: Drain::new(Duration::from_secs_f64(room.link.ack_timeout)),
         batch: Batch::default(),
         complained: false,
+        recorder: None,
         room,
     };
     stay_connected(broker, keeper, async |line, stop: &mut Stop, heart: &Heart| desk.serve(line, stop, heart).await)
@@ -79,6 +83,8 @@ struct Desk {
     drain: Drain,
     batch: Batch,
     complained: bool,
+    /// When the recorder's health was last news: its date, and the uptime at which it was first seen.
+    recorder: Option<(String, Duration)>,
 }
 
 /// The store failed: logged here, and the line is given up, so that the loop comes back after a wait.
@@ -156,7 +162,8 @@ impl Desk {
     async fn speak<L: Line>(&mut self, line: &mut L) -> Result<(), LinkError> {
         let store = self.room.store.clone();
         let lost = |why| give_up(&why);
-        let health = self.readable(store.health())?.flatten();
+        let kept = self.readable(store.health())?.flatten();
+        let health = kept.map(|health| self.honest(health));
         let events = self.readable(store.unsent_events(events::BATCH))?.unwrap_or_default();
         let owed = store.owed(OWED).map_err(lost)?;
         loop {
@@ -183,6 +190,20 @@ impl Desk {
                 (Step::Rest, _) | (Step::Health, None) => return Ok(()),
             }
         }
+    }
+
+    /// A recorder that has said nothing for a while is not what it last said it was.
+    fn honest(&mut self, mut health: BoxHealth) -> BoxHealth {
+        let now = self.uptime();
+        let since = match &self.recorder {
+            Some((at, since)) if *at == health.at => *since,
+            Some(_) | None => now,
+        };
+        self.recorder = Some((health.at.clone(), since));
+        if now.saturating_sub(since) >= RECORDER_SILENT {
+            health.capture.state = "silent".into();
+        }
+        health
     }
 
     /// A damaged row of health or events is told once and must not keep parcels back; a store that fails does.

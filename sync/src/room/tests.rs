@@ -173,3 +173,38 @@ async fn a_parcel_over_the_brokers_limit_blocks_no_other() {
     })
     .await;
 }
+
+/// A recorder that died used to look idle and well for ever.
+#[tokio::test(start_paused = true)]
+async fn a_recorder_that_says_nothing_any_more_does_not_look_idle() {
+    let world = World::new();
+    let capture = shared::wire::CaptureHealth { state: "idle".into(), recorded_s: 0.0, peak_dbfs: None };
+    let health = BoxHealth {
+        version: 1,
+        box_id: "room-1".into(),
+        at: NOW.to_string(),
+        time_quality: TimeQuality::Synchronized,
+        breakers: std::collections::BTreeMap::new(),
+        queue: shared::wire::QueueHealth::default(),
+        capture,
+        software: "0".into(),
+    };
+    world.store.keep_health(&health).unwrap();
+    let (broker, [mut far]) = ScriptedBroker::new(None);
+    play(&world, broker, async {
+        let state = async |far: &mut Far| loop {
+            let publication = far.take().await;
+            if publication.topic.ends_with("/health") {
+                let said: BoxHealth = serde_json::from_slice(&publication.payload).unwrap();
+                return said.capture.state;
+            }
+        };
+        assert_eq!(state(&mut far).await, "idle");
+        world.clock.pass(Duration::from_secs(31));
+        assert_eq!(state(&mut far).await, "silent");
+        world.store.keep_health(&BoxHealth { at: NOW.plus(Duration::from_secs(40)).to_string(), ..health }).unwrap();
+        world.clock.pass(Duration::from_secs(2));
+        assert_eq!(state(&mut far).await, "idle");
+    })
+    .await;
+}
