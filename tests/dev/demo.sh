@@ -139,12 +139,15 @@ start() {
 }
 
 # start_kept NAME COMMAND…: started again two seconds after it fails, as its unit does. Kill the box with -9 during the
-# session and see.
+# session and see. The loop is a file of its own, so that its command line is not mistaken for the program's.
 start_kept() {
-    local name=$1
+    local name=$1 keeper=$R/keep-${1#roomscribe-}
     shift
-    # shellcheck disable=SC2016  # the inner shell's own variables
-    start "$name" bash -c 'until "$@"; do echo "-- ended with code $?; starting again in 2 s"; sleep 2; done' _ "$@"
+    {
+        printf 'until %s\n' "$(printf '%q ' "$@")"
+        printf 'do echo "-- ended with code $?; starting again in 2 s"; sleep 2; done\n'
+    } >"$keeper"
+    start "$name" bash "$keeper"
 }
 
 # await NAME COMMAND…: until the command succeeds; fails early if the program has ended.

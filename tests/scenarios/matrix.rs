@@ -72,21 +72,10 @@ fn with_both_models_gone_both_causes_are_stored() {
     assert_fits_schema(&done.record);
 }
 
-/// The recording four times over, so that a machine that is busy elsewhere cannot finish it before it is noticed.
-fn four_times(wav: &std::path::Path) -> std::path::PathBuf {
-    let mut reader = hound::WavReader::open(wav).unwrap();
-    let samples: Vec<i16> = reader.samples().map(Result::unwrap).collect();
-    let long = wav.with_file_name("long.wav");
-    let mut writer = hound::WavWriter::create(&long, reader.spec()).unwrap();
-    (0..4).flat_map(|_| &samples).for_each(|s| writer.write_sample(*s).unwrap());
-    writer.finalize().unwrap();
-    long
-}
-
 /// Kills the engine of this kind once it has worked for a while on its first window.
 fn killed_in_mid_window(kind: &str, worked: Duration) -> Value {
     let room = TestBox::new();
-    let wav = four_times(&conversation(room.root()));
+    let wav = conversation(room.root());
     let output = room.root().join("record.json");
     let mut command = room.command("roomscribe");
     command.arg("process").arg(&wav).stdout(std::fs::File::create(&output).unwrap());
@@ -100,19 +89,29 @@ fn killed_in_mid_window(kind: &str, worked: Duration) -> Value {
     serde_json::from_slice(&std::fs::read(output).unwrap()).unwrap()
 }
 
+/// The record of a run in which the engine was killed before it was done: where this thread slept too long, it is
+/// run again.
+fn recovered(kind: &str, task: &str, worked: Duration) -> Value {
+    let mut runs = (0..5).map(|_| killed_in_mid_window(kind, worked));
+    let hit = runs.find(|record| {
+        assert_eq!((&record["status"], &record["diarization_status"]), (&"done".into(), &"ok".into()));
+        record["attempts"][task] != 1
+    });
+    hit.expect("one of five engines is killed before it is done")
+}
+
 #[test]
 fn a_transcriber_killed_in_mid_window_is_retried_and_recovers() {
-    let record = killed_in_mid_window("transcriber", Duration::from_millis(200));
-    assert_eq!((&record["status"], &record["diarization_status"]), (&"done".into(), &"ok".into()));
+    let record = recovered("transcriber", "transcription", Duration::from_millis(200));
     assert_eq!(record["attempts"]["transcription"], 2);
     assert!(record["segments"].as_array().unwrap().len() > 5);
 }
 
 #[test]
 fn a_voice_engine_killed_in_mid_window_is_retried_and_recovers() {
-    let record = killed_in_mid_window("voices", Duration::from_millis(80));
-    assert_eq!((&record["status"], &record["diarization_status"]), (&"done".into(), &"ok".into()));
+    let record = recovered("voices", "diarization", Duration::from_millis(80));
     assert_eq!(record["attempts"]["diarization"], 2);
+    assert_eq!(record["speaker_count"]["best"], 2);
 }
 
 #[test]
