@@ -12,7 +12,7 @@ use shared::record::{
     seconds,
 };
 use shared::seal::{Address, SealError, sha256};
-use shared::store::{Finish, Row, SessionRow, Store, StoreError};
+use shared::store::{DamagedRow, Finish, Row, SessionRow, Store, StoreError};
 use tracing::{error, info, warn};
 
 use crate::context::Context;
@@ -37,26 +37,37 @@ pub enum ConcludeError {
     Store(#[from] StoreError),
     /// The record cannot be written as JSON.
     #[error("The record could not be written")]
-    Record(#[from] serde_json::Error),
+    Record(#[source] DamagedRow),
+}
+
+impl From<serde_json::Error> for ConcludeError {
+    fn from(why: serde_json::Error) -> Self {
+        Self::Record(why.into())
+    }
 }
 
 /// Concludes every session whose work is done, for ever.
 pub async fn conclude_all(context: Arc<Context>) {
     loop {
         let rung = context.settled.notified();
-        if let Err(why) = conclude_ready(&context) {
-            error!(error = %report(&why), "A session could not be concluded; trying again.");
+        if let Err(why) = conclude_ready(&context).await {
+            error!(error = %report(&why), "Sessions could not be looked for; trying again.");
         }
         drop(tokio::time::timeout(LOOK, rung).await);
     }
 }
 
-fn conclude_ready(context: &Context) -> Result<(), ConcludeError> {
+async fn conclude_ready(context: &Arc<Context>) -> Result<(), StoreError> {
     for status in [Status::Queued, Status::Processing] {
         for session in context.store.sessions_in(status)? {
             let cut_up_to = context.store.windows(&session.id)?.last().map_or(0, |w| w.end_sample);
             if session.ended_at.is_some() && cut_up_to >= session.samples && !context.store.has_work(&session.id)? {
-                conclude(context, &session)?;
+                let (id, context) = (session.id.clone(), context.clone());
+                // Clustering and sealing take a while; meanwhile the box listens.
+                let concluded = tokio::task::spawn_blocking(move || conclude(&context, &session)).await;
+                if let Ok(Err(why)) = concluded {
+                    error!(session_id = id, error = %report(&why), "A session could not be concluded; trying again.");
+                }
             }
         }
     }

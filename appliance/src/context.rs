@@ -55,6 +55,8 @@ pub struct Context {
     pub engines: Arc<Engines>,
     /// The clinic that records are sealed to, once enrolled.
     pub clinic: Option<ClinicPublic>,
+    /// Rung when there is a new session.
+    pub begun: Notify,
     /// Rung when there may be work for a lane.
     pub work: Notify,
     /// Rung when a session may be ready to be decided.
@@ -84,6 +86,7 @@ impl Context {
             clock,
             clinic: clinic.transpose().map_err(StartError::ClinicKeys)?,
             settings,
+            begun: Notify::new(),
             work: Notify::new(),
             settled: Notify::new(),
             _lock: lock,

@@ -4,17 +4,19 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::breaker::Service;
 use shared::error::{CircuitBreakerOpenError, report};
 use shared::record::Status;
-use shared::store::{OutboxState, SessionRow, StoreError};
+use shared::store::{OutboxState, SessionRow, Store, StoreError};
 
 use crate::context::Context;
 use crate::import::{ImportError, admit, concluded, take_in};
@@ -24,20 +26,18 @@ use crate::sessions::{SessionError, Sessions};
 /// The most sessions a list gives.
 const LISTED: u32 = 200;
 
-/// What the routes work on. `imported` is called with each imported session, to have it cut.
+/// What the routes work on.
 #[derive(Clone)]
 pub struct Control {
     /// The box.
     pub context: Arc<Context>,
     /// Its room.
     pub sessions: Arc<Sessions>,
-    /// Told of every imported session.
-    pub imported: tokio::sync::mpsc::UnboundedSender<String>,
 }
 
-/// What `POST /sessions` takes.
+/// What `POST /sessions` takes. An empty body is an empty object.
 #[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default)]
 pub struct Start {
     /// Why the room may be recorded.
     pub consent: Option<StartConsent>,
@@ -45,7 +45,6 @@ pub struct Start {
 
 /// Consent as the caller states it.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct StartConsent {
     /// What it rests on.
     pub basis: String,
@@ -54,8 +53,7 @@ pub struct StartConsent {
 }
 
 /// What `POST /process` takes.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Process {
     /// Absolute.
     pub file: PathBuf,
@@ -126,8 +124,8 @@ fn breaker_open(open: &CircuitBreakerOpenError) -> Refusal {
 
 /// A session as lists show it: nothing that was said.
 #[must_use]
-pub fn session_json(context: &Context, row: &SessionRow) -> Value {
-    let delivery = context.store.outbox_state(&row.id, row.revision).ok().flatten().map(|state| match state {
+pub fn session_json(store: &Store, row: &SessionRow) -> Value {
+    let delivery = store.outbox_state(&row.id, row.revision).ok().flatten().map(|state| match state {
         OutboxState::Pending => "pending",
         OutboxState::Acknowledged => "acknowledged",
         OutboxState::Refused => "refused",
@@ -158,6 +156,10 @@ pub fn router(control: Control) -> Router {
         .route("/sessions/{id}/stop", post(post_stop))
         .route("/breakers/{service}/{action}", post(post_breaker))
         .route("/process", post(post_process))
+        .fallback(async || not_found("there is nothing here".into()))
+        .method_not_allowed_fallback(async || {
+            Refusal(StatusCode::METHOD_NOT_ALLOWED, json!({ "message": "this cannot be done here" }), None)
+        })
         .with_state(control)
 }
 
@@ -176,7 +178,7 @@ async fn get_status(State(control): State<Control>) -> Result<Json<Value>, Refus
 
 async fn get_sessions(State(control): State<Control>) -> Result<Json<Value>, Refusal> {
     let rows = control.context.store.sessions(LISTED)?;
-    let sessions: Vec<Value> = rows.iter().map(|row| session_json(&control.context, row)).collect();
+    let sessions: Vec<Value> = rows.iter().map(|row| session_json(&control.context.store, row)).collect();
     Ok(Json(json!({ "sessions": sessions })))
 }
 
@@ -185,14 +187,30 @@ async fn get_session(State(control): State<Control>, Path(id): Path<String>) -> 
     if let Some((_, progress)) = control.sessions.recording().filter(|(recording, _)| *recording == id) {
         row.samples = progress.samples();
     }
-    Ok(Json(session_json(&control.context, &row)))
+    Ok(Json(session_json(&control.context.store, &row)))
 }
 
-async fn post_session(State(control): State<Control>, start: Json<Start>) -> Result<Response, Refusal> {
-    let (basis, by) = start.0.consent.map_or((None, None), |c| (Some(c.basis), c.by));
+fn not_found(message: String) -> Refusal {
+    Refusal(StatusCode::NOT_FOUND, json!({ "message": message }), None)
+}
+
+/// Reads a body as JSON, whatever its content type says.
+fn body<T: DeserializeOwned + Default>(bytes: &[u8]) -> Result<T, Refusal> {
+    if bytes.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(bytes).map_err(|why| {
+        let (line, column) = (why.line(), why.column());
+        let message = format!("the body is not the JSON that is expected here (line {line}, column {column})");
+        Refusal(StatusCode::BAD_REQUEST, json!({ "message": message }), None)
+    })
+}
+
+async fn post_session(State(control): State<Control>, bytes: Bytes) -> Result<Response, Refusal> {
+    let start: Start = body(&bytes)?;
+    let (basis, by) = start.consent.map_or((None, None), |c| (Some(c.basis), c.by));
     let sessions = control.sessions.clone();
     let id = blocking(move || sessions.start(basis, by)).await??;
-    drop(control.imported.send(id.clone()));
     Ok((StatusCode::CREATED, Json(json!({ "session_id": id, "status": Status::Recording }))).into_response())
 }
 
@@ -200,14 +218,13 @@ async fn post_stop(State(control): State<Control>, Path(id): Path<String>) -> Re
     let sessions = control.sessions.clone();
     let id = blocking(move || sessions.stop((id != "current").then_some(id.as_str()))).await??;
     let row = control.context.store.session(&id)?;
-    Ok(Json(session_json(&control.context, &row)))
+    Ok(Json(session_json(&control.context.store, &row)))
 }
 
 async fn post_breaker(
     State(control): State<Control>,
     Path((service, action)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
-    let not_found = |message: String| Refusal(StatusCode::NOT_FOUND, json!({ "message": message }), None);
     let service: Service = service.parse().map_err(not_found)?;
     match action.as_str() {
         "reset" => control.context.breakers.reset(service),
@@ -219,11 +236,15 @@ async fn post_breaker(
     Ok(get_audio_processing(State(control)).await)
 }
 
-async fn post_process(State(control): State<Control>, Json(process): Json<Process>) -> Result<Json<Value>, Refusal> {
+async fn post_process(State(control): State<Control>, bytes: Bytes) -> Result<Json<Value>, Refusal> {
     let context = control.context.clone();
     admit(&context)?;
+    let process: Process = body(&bytes)?;
+    if !process.file.is_absolute() {
+        let message = "say which file, by its absolute path: {\"file\": \"/…\"}";
+        return Err(Refusal(StatusCode::BAD_REQUEST, json!({ "message": message }), None));
+    }
     let id = blocking(move || take_in(&context, &process.file)).await??;
-    drop(control.imported.send(id.clone()));
     let status = concluded(&control.context, &id, |_, _| ()).await?;
     Ok(Json(outcome(&control.context, &id, status)?))
 }

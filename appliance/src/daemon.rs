@@ -4,15 +4,14 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::clock::SystemClock;
 use shared::error::report;
 use shared::paths::Root;
-use shared::record::Status;
 use shared::settings::{Settings, SettingsError};
 use shared::store::StoreError;
 use tokio::net::UnixListener;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::{info, warn};
 
 use crate::capture::Board;
@@ -22,9 +21,13 @@ use crate::control::{Control, router};
 use crate::engine::transcriber::ChildTranscriber;
 use crate::engine::voices::ChildVoices;
 use crate::keeper;
-use crate::sessions::{SessionError, Sessions};
-use crate::windows::follow;
+use crate::sessions::Sessions;
+use crate::windows::follow_all;
 use crate::worker::{diarization_lane, transcription_lane};
+
+/// How long and how often the daemon waits for a command that works on its root, such as `process`.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
+const LOCK_TRIES: u32 = 20;
 
 /// Why the daemon could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -38,9 +41,6 @@ pub enum DaemonError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A session could not be taken up.
-    #[error("A session could not be taken up")]
-    Session(#[from] SessionError),
     /// The control socket cannot be made.
     #[error("The control socket {socket} cannot be made")]
     Socket {
@@ -61,23 +61,25 @@ pub fn open(root: Root) -> Result<Arc<Context>, DaemonError> {
     Ok(Arc::new(Context::open(root, settings, Arc::new(SystemClock::new()))?))
 }
 
-/// Starts the lanes, the conclusion of sessions, and the cutting of every session that is not concluded. Returns the
-/// voice engine that new sessions are cut with.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn start_work(context: &Arc<Context>) -> Result<ChildVoices, StoreError> {
-    let voices = ChildVoices::new(context.engines.clone());
-    let transcriber = ChildTranscriber::new(context.engines.clone());
-    for status in [Status::Recording, Status::Queued, Status::Processing, Status::Postponed] {
-        for session in context.store.sessions_in(status)? {
-            tokio::task::spawn_local(follow(context.clone(), session.id, voices.clone()));
+/// As [`open`], but waits a while for a command that works on the root.
+async fn open_soon(root: Root) -> Result<Arc<Context>, DaemonError> {
+    for _ in 0..LOCK_TRIES {
+        match open(root.clone()) {
+            Err(DaemonError::Start(StartError::Busy)) => tokio::time::sleep(LOCK_WAIT).await,
+            other => return other,
         }
     }
+    open(root)
+}
+
+/// Starts the cutting of sessions, the lanes, and the conclusion of sessions.
+pub fn start_work(context: &Arc<Context>) {
+    let voices = ChildVoices::new(context.engines.clone());
+    let transcriber = ChildTranscriber::new(context.engines.clone());
+    tokio::task::spawn_local(follow_all(context.clone(), voices.clone()));
     tokio::task::spawn_local(transcription_lane(context.clone(), transcriber));
-    tokio::task::spawn_local(diarization_lane(context.clone(), voices.clone()));
+    tokio::task::spawn_local(diarization_lane(context.clone(), voices));
     tokio::task::spawn_local(conclude_all(context.clone()));
-    Ok(voices)
 }
 
 /// Runs the box until it is told to stop. To be awaited inside a `LocalSet` on a current-thread runtime: engine
@@ -86,18 +88,17 @@ pub fn start_work(context: &Arc<Context>) -> Result<ChildVoices, StoreError> {
 /// # Errors
 /// [`DaemonError`], only while starting.
 pub async fn run(root: Root) -> Result<(), DaemonError> {
-    let context = open(root)?;
+    let context = open_soon(root).await?;
     let door = Arc::new(Board { device: context.settings.capture.device.clone() });
     let sessions = Arc::new(Sessions::new(context.clone(), door));
     // First of all the room: whatever else fails, what is said is recorded.
     sessions.take_up()?;
+    keeper::remove_orphans(&context);
     keeper::owe_earlier_records(&context)?;
-    let voices = start_work(&context)?;
+    start_work(&context);
     tokio::task::spawn_local(keeper::keep(context.clone(), sessions.clone()));
-    let (imported, begun) = unbounded_channel();
-    tokio::task::spawn_local(cut_new(context.clone(), voices, begun));
     let listener = bind(&context.root)?;
-    let app = router(Control { context: context.clone(), sessions: sessions.clone(), imported });
+    let app = router(Control { context: context.clone(), sessions: sessions.clone() });
     info!(root = %context.root.path().display(), clinic = context.settings.link.as_ref().map(|l| l.clinic.as_str()), "Ready.");
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
     tokio::task::spawn_local(feed_watchdog());
@@ -111,13 +112,11 @@ pub async fn run(root: Root) -> Result<(), DaemonError> {
     }
     drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
     tokio::task::spawn_blocking(move || sessions.suspend()).await.ok();
-    Ok(())
-}
-
-async fn cut_new(context: Arc<Context>, voices: ChildVoices, mut begun: UnboundedReceiver<String>) {
-    while let Some(session) = begun.recv().await {
-        tokio::task::spawn_local(follow(context.clone(), session, voices.clone()));
+    // What an engine was at is not the fault of its window.
+    if let Err(why) = context.store.unclaim_running() {
+        warn!(error = %report(&why), "Interrupted work could not be given back.");
     }
+    Ok(())
 }
 
 /// Tells systemd that this runtime still turns, if it asked to be told.

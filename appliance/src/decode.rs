@@ -1,32 +1,37 @@
 //! A recording from a file: WAV, FLAC, MP3 or Ogg Vorbis, at any rate and channel count, to 16 kHz mono.
 //!
-//! What cannot be decoded is a typed cause with one sentence for people; it never panics and never half-succeeds.
+//! It is decoded in pieces, so that an hour needs no more memory than a minute. What cannot be decoded is a typed
+//! cause with one sentence for people; what is damaged in the middle is told as such and keeps its time.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
 use rubato::{Fft, FixedSync, Resampler as _};
-use symphonia::core::codecs::audio::AudioDecoderOptions;
+use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
-use symphonia::core::formats::{FormatOptions, TrackType};
+use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
 use symphonia::core::io::MediaSourceStream;
 use symphonia::core::meta::MetadataOptions;
+use symphonia::core::packet::Packet;
 
 use crate::audio::SAMPLE_RATE_HZ;
 
-/// Longest recording taken in: a day of audio needs 2.8 GB while it is decoded.
-const MAX_SECONDS: usize = 8 * 3600;
+/// Longest recording taken in: nobody sits in a room for longer.
+const MAX_SECONDS: u64 = 8 * 3600;
 /// Frames per step of the resampler.
 const CHUNK_FRAMES: usize = 4096;
+/// Packets are this exact about their time, in seconds: less missing than this is no damage.
+const JITTER: f64 = 0.1;
 
 /// Why a file is no recording.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// It cannot be opened.
+    /// It cannot be opened, or is no file.
     #[error("the file cannot be read: {0}")]
-    Unreadable(std::io::Error),
+    Unreadable(io::Error),
     /// It has no bytes.
     #[error("the file is empty")]
     Empty,
@@ -36,7 +41,7 @@ pub enum DecodeError {
     /// It has a format but a codec that is not supported.
     #[error("the recording uses an unsupported codec")]
     UnsupportedCodec,
-    /// It breaks off or is damaged.
+    /// It is damaged throughout.
     #[error("the recording is damaged")]
     Damaged,
     /// It is sound in form and has no samples.
@@ -45,31 +50,34 @@ pub enum DecodeError {
     /// It is longer than the box takes.
     #[error("the recording is longer than eight hours")]
     TooLong,
+    /// What was decoded could not be written; says nothing about the recording.
+    #[error("what was decoded cannot be written: {0}")]
+    Sink(io::Error),
 }
 
-/// Decodes a file to 16 kHz mono.
+/// What a stretch of a recording holds.
+#[derive(Debug)]
+pub enum Stretch<'a> {
+    /// Samples, 16 kHz mono.
+    Sound(&'a [i16]),
+    /// So many samples that cannot be decoded.
+    Damaged(u64),
+}
+
+/// Decodes a file, stretch after stretch.
 ///
 /// # Errors
-/// [`DecodeError`].
-pub fn decode(path: &Path) -> Result<Vec<i16>, DecodeError> {
-    let file = File::open(path).map_err(DecodeError::Unreadable)?;
-    let metadata = file.metadata().map_err(DecodeError::Unreadable)?;
-    if metadata.is_dir() {
-        return Err(DecodeError::Unreadable(std::io::ErrorKind::IsADirectory.into()));
+/// [`DecodeError`]; what was decoded before has been given by then.
+pub fn decode(path: &Path, sink: impl FnMut(Stretch<'_>) -> io::Result<()>) -> Result<(), DecodeError> {
+    let metadata = path.metadata().map_err(DecodeError::Unreadable)?;
+    if !metadata.is_file() {
+        let problem = if metadata.is_dir() { "it is a folder" } else { "it is not a regular file" };
+        return Err(DecodeError::Unreadable(io::Error::new(io::ErrorKind::InvalidInput, problem)));
     }
     if metadata.len() == 0 {
         return Err(DecodeError::Empty);
     }
-    let (mono, rate) = decode_mono(file, path)?;
-    if mono.is_empty() {
-        return Err(DecodeError::NoSamples);
-    }
-    let resampled = resample(mono, rate)?;
-    Ok(resampled.into_iter().map(|s| (s * 32_768.0).round().clamp(-32_768.0, 32_767.0) as i16).collect())
-}
-
-/// The mean of the channels, and the rate.
-fn decode_mono(file: File, path: &Path) -> Result<(Vec<f32>, usize), DecodeError> {
+    let file = File::open(path).map_err(DecodeError::Unreadable)?;
     let mut hint = Hint::new();
     if let Some(extension) = path.extension().and_then(|e| e.to_str()) {
         hint.with_extension(extension);
@@ -78,50 +86,170 @@ fn decode_mono(file: File, path: &Path) -> Result<(Vec<f32>, usize), DecodeError
     let mut format = symphonia::default::get_probe()
         .probe(&hint, stream, FormatOptions::default(), MetadataOptions::default())
         .map_err(|_| DecodeError::NotAudio)?;
+    decode_track(format.as_mut(), sink)
+}
+
+fn decode_track(
+    format: &mut dyn FormatReader,
+    sink: impl FnMut(Stretch<'_>) -> io::Result<()>,
+) -> Result<(), DecodeError> {
     let track = format.default_track(TrackType::Audio).ok_or(DecodeError::NotAudio)?;
     let track_id = track.id;
+    let tick = track.time_base.map(|base| f64::from(base.numer.get()) / f64::from(base.denom.get()));
     let parameters = track.codec_params.as_ref().and_then(|p| p.audio()).ok_or(DecodeError::UnsupportedCodec)?;
     let mut decoder = symphonia::default::get_codecs()
         .make_audio_decoder(parameters, &AudioDecoderOptions::default())
         .map_err(|_| DecodeError::UnsupportedCodec)?;
-    let (mut mono, mut interleaved) = (Vec::new(), Vec::<f32>::new());
-    let mut rate = 0;
-    let mut damaged = 0usize;
+    let mut pipe = Pipe { sink, resampler: None, given: 0 };
+    let (mut expected, mut was_damaged) = (None, false);
     loop {
         let packet = match format.next_packet() {
             Ok(Some(packet)) if packet.track_id == track_id => packet,
             Ok(Some(_)) => continue,
             // A file that was cut short ends where it ends: what is there is kept.
             Ok(None) | Err(SymphoniaError::IoError(_)) => break,
+            Err(_) if pipe.given > 0 => break,
             Err(_) => return Err(DecodeError::Damaged),
         };
-        match decoder.decode(&packet) {
-            Ok(buffer) => {
-                let channels = buffer.spec().channels().count().max(1);
-                rate = buffer.spec().rate() as usize;
-                buffer.copy_to_vec_interleaved(&mut interleaved);
-                mono.extend(interleaved.chunks_exact(channels).map(|f| f.iter().sum::<f32>() / channels as f32));
-            }
-            Err(SymphoniaError::DecodeError(_) | SymphoniaError::IoError(_)) => damaged += 1,
-            Err(_) => return Err(DecodeError::Damaged),
+        let Some(mono) = mono(decoder.as_mut(), &packet)? else {
+            was_damaged = true;
+            continue;
+        };
+        let (at, ticks) = (packet.pts.get(), i64::try_from(packet.dur.get()).unwrap_or(0));
+        let missing = expected.map_or(0.0, |expected| (at - expected) as f64 * tick.unwrap_or(0.0));
+        expected = Some(at + ticks);
+        if missing > JITTER {
+            pipe.damaged(missing)?;
         }
-        if mono.len() > MAX_SECONDS * rate.max(1) {
-            return Err(DecodeError::TooLong);
-        }
+        pipe.push(&mono.0, mono.1)?;
     }
-    if mono.is_empty() && damaged > 0 { Err(DecodeError::Damaged) } else { Ok((mono, rate)) }
+    pipe.finish()?;
+    match pipe.given {
+        0 if was_damaged => Err(DecodeError::Damaged),
+        0 => Err(DecodeError::NoSamples),
+        _ => Ok(()),
+    }
 }
 
-fn resample(mono: Vec<f32>, rate: usize) -> Result<Vec<f32>, DecodeError> {
-    let target = SAMPLE_RATE_HZ as usize;
-    if rate == target {
-        return Ok(mono);
+/// The mean of a packet's channels and its rate; `None` if it is damaged.
+fn mono(decoder: &mut dyn AudioDecoder, packet: &Packet) -> Result<Option<(Vec<f32>, usize)>, DecodeError> {
+    match decoder.decode(packet) {
+        Ok(buffer) => {
+            let channels = buffer.spec().channels().count().max(1);
+            let rate = buffer.spec().rate() as usize;
+            let mut interleaved = Vec::<f32>::new();
+            buffer.copy_to_vec_interleaved(&mut interleaved);
+            let mono = interleaved.chunks_exact(channels).map(|f| f.iter().sum::<f32>() / channels as f32);
+            Ok((rate > 0).then(|| (mono.collect(), rate)))
+        }
+        Err(SymphoniaError::DecodeError(_) | SymphoniaError::IoError(_)) => Ok(None),
+        Err(_) => Err(DecodeError::Damaged),
     }
-    let mut resampler =
-        Fft::<f32>::new(rate, target, CHUNK_FRAMES, 1, FixedSync::Input).map_err(|_| DecodeError::Damaged)?;
-    let input = InterleavedSlice::new(&mono, 1, mono.len()).map_err(|_| DecodeError::Damaged)?;
-    let output = resampler.process_all(&input, mono.len(), None).map_err(|_| DecodeError::Damaged)?;
-    Ok(output.take_data())
+}
+
+/// Takes mono at any rate and gives 16 kHz.
+struct Pipe<S> {
+    sink: S,
+    resampler: Option<Converter>,
+    given: u64,
+}
+
+impl<S: FnMut(Stretch<'_>) -> io::Result<()>> Pipe<S> {
+    fn push(&mut self, mono: &[f32], rate: usize) -> Result<(), DecodeError> {
+        let target = SAMPLE_RATE_HZ as usize;
+        if self.resampler.as_ref().is_some_and(|r| r.rate != rate) {
+            self.finish()?;
+        }
+        if rate == target {
+            return self.give(mono);
+        }
+        let resampler = match &mut self.resampler {
+            Some(resampler) => resampler,
+            none => none.insert(Converter::new(rate)?),
+        };
+        let converted = resampler.push(mono)?;
+        self.give(&converted)
+    }
+
+    fn damaged(&mut self, seconds: f64) -> Result<(), DecodeError> {
+        self.finish()?;
+        let samples = (seconds * f64::from(SAMPLE_RATE_HZ)).round() as u64;
+        self.count(samples)?;
+        (self.sink)(Stretch::Damaged(samples)).map_err(DecodeError::Sink)
+    }
+
+    /// Gives what the resampler still holds.
+    fn finish(&mut self) -> Result<(), DecodeError> {
+        match self.resampler.take() {
+            Some(mut resampler) => {
+                let rest = resampler.rest()?;
+                self.give(&rest)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn count(&mut self, samples: u64) -> Result<(), DecodeError> {
+        self.given += samples;
+        if self.given > MAX_SECONDS * u64::from(SAMPLE_RATE_HZ) { Err(DecodeError::TooLong) } else { Ok(()) }
+    }
+
+    fn give(&mut self, samples: &[f32]) -> Result<(), DecodeError> {
+        self.count(samples.len() as u64)?;
+        let pcm: Vec<i16> = samples.iter().map(|s| (s * 32_768.0).round().clamp(-32_768.0, 32_767.0) as i16).collect();
+        (self.sink)(Stretch::Sound(&pcm)).map_err(DecodeError::Sink)
+    }
+}
+
+/// A resampler that takes any number of frames at a time and gives as many seconds as it took.
+struct Converter {
+    rate: usize,
+    fft: Fft<f32>,
+    waiting: Vec<f32>,
+    taken: u64,
+    given: u64,
+    skip: usize,
+}
+
+impl Converter {
+    fn new(rate: usize) -> Result<Self, DecodeError> {
+        let fft = Fft::<f32>::new(rate, SAMPLE_RATE_HZ as usize, CHUNK_FRAMES, 1, FixedSync::Input)
+            .map_err(|_| DecodeError::UnsupportedCodec)?;
+        let skip = fft.output_delay();
+        Ok(Self { rate, fft, waiting: Vec::new(), taken: 0, given: 0, skip })
+    }
+
+    fn push(&mut self, mono: &[f32]) -> Result<Vec<f32>, DecodeError> {
+        self.taken += mono.len() as u64;
+        self.waiting.extend_from_slice(mono);
+        let mut converted = Vec::new();
+        let mut from = 0;
+        while self.waiting.len() - from >= self.fft.input_frames_next() {
+            let step = self.fft.input_frames_next();
+            let input = InterleavedSlice::new(&self.waiting[from..from + step], 1, step);
+            let output = self.fft.process(&input.map_err(|_| DecodeError::Damaged)?, None);
+            converted.extend(output.map_err(|_| DecodeError::Damaged)?.take_data());
+            from += step;
+        }
+        self.waiting.drain(..from);
+        // What the filter gives before the first sample has passed it is not sound.
+        let skipped = self.skip.min(converted.len());
+        self.skip -= skipped;
+        converted.drain(..skipped);
+        self.given += converted.len() as u64;
+        Ok(converted)
+    }
+
+    fn rest(&mut self) -> Result<Vec<f32>, DecodeError> {
+        let owed = self.taken * u64::from(SAMPLE_RATE_HZ) / self.rate as u64;
+        let missing = usize::try_from(owed.saturating_sub(self.given)).unwrap_or(0);
+        let mut rest = Vec::new();
+        while rest.len() < missing {
+            rest.extend(self.push(&vec![0.0; self.fft.input_frames_next()])?);
+        }
+        rest.truncate(missing);
+        Ok(rest)
+    }
 }
 
 #[cfg(test)]
@@ -145,6 +273,18 @@ mod tests {
         writer.finalize().unwrap();
     }
 
+    fn all(path: &Path) -> Result<(Vec<i16>, u64), DecodeError> {
+        let (mut pcm, mut damaged) = (Vec::new(), 0);
+        decode(path, |stretch| {
+            match stretch {
+                Stretch::Sound(samples) => pcm.extend_from_slice(samples),
+                Stretch::Damaged(samples) => damaged += samples,
+            }
+            Ok(())
+        })?;
+        Ok((pcm, damaged))
+    }
+
     /// Frequency by counting upward zero crossings.
     fn pitch(pcm: &[i16]) -> f64 {
         let crossings = pcm.windows(2).filter(|w| w[0] < 0 && w[1] >= 0).count();
@@ -157,11 +297,13 @@ mod tests {
         for (rate, channels) in [(8_000, 1), (16_000, 2), (22_050, 1), (44_100, 2), (48_000, 6), (96_000, 1)] {
             let path = folder.path().join(format!("{rate}-{channels}.wav"));
             wav(&path, rate, channels, 2 * rate);
-            let pcm = decode(&path).unwrap();
-            assert!(pcm.len().abs_diff(32_000) <= 16, "{rate} Hz gave {} samples", pcm.len());
+            let (pcm, damaged) = all(&path).unwrap();
+            assert_eq!((pcm.len(), damaged), (32_000, 0), "{rate} Hz");
             assert!((pitch(&pcm) - 440.0).abs() < 2.0, "{rate} Hz");
             let peak = pcm[8_000..24_000].iter().max().unwrap();
             assert!((11_700..12_300).contains(peak), "{rate} Hz: level {peak}");
+            let first = pcm.iter().position(|s| s.abs() > 3_000).unwrap();
+            assert!(first < 40, "{rate} Hz begins {first} samples late");
         }
     }
 
@@ -172,11 +314,21 @@ mod tests {
         std::fs::write(path("empty.wav"), b"").unwrap();
         std::fs::write(path("text.wav"), b"this is not a recording, whatever its name says\n".repeat(40)).unwrap();
         wav(&path("zero.wav"), 16_000, 1, 0);
-        assert!(matches!(decode(&path("empty.wav")), Err(DecodeError::Empty)));
-        assert!(matches!(decode(&path("text.wav")), Err(DecodeError::NotAudio)));
-        assert!(decode(&path("zero.wav")).is_err());
-        assert!(matches!(decode(&path("missing.wav")), Err(DecodeError::Unreadable(_))));
-        assert!(matches!(decode(folder.path()), Err(DecodeError::Unreadable(_))));
+        assert!(matches!(all(&path("empty.wav")), Err(DecodeError::Empty)));
+        assert!(matches!(all(&path("text.wav")), Err(DecodeError::NotAudio)));
+        assert!(all(&path("zero.wav")).is_err());
+        assert!(matches!(all(&path("missing.wav")), Err(DecodeError::Unreadable(_))));
+        assert!(matches!(all(folder.path()), Err(DecodeError::Unreadable(_))));
+    }
+
+    /// A FIFO nobody writes to used to be waited on for ever.
+    #[test]
+    fn what_is_not_a_regular_file_is_not_waited_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        assert!(matches!(all(&path), Err(DecodeError::Unreadable(_))));
     }
 
     #[test]
@@ -186,7 +338,27 @@ mod tests {
         wav(&path, 16_000, 1, 32_000);
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-        let pcm = decode(&path).unwrap();
+        let (pcm, _) = all(&path).unwrap();
         assert!((14_000..=16_100).contains(&pcm.len()), "{} samples", pcm.len());
+    }
+
+    #[test]
+    fn what_is_damaged_in_the_middle_keeps_its_time() {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/audio/stereo-44100.flac");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("damaged.flac");
+        let mut bytes = std::fs::read(fixture).unwrap();
+        let (whole, none) = {
+            std::fs::write(&path, &bytes).unwrap();
+            all(&path).unwrap()
+        };
+        assert_eq!(none, 0);
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 30_000].fill(0x55);
+        std::fs::write(&path, &bytes).unwrap();
+        let (pcm, damaged) = all(&path).unwrap();
+        assert!(damaged > 4_000, "{damaged} samples are told as damaged");
+        let total = pcm.len() as u64 + damaged;
+        assert!(total.abs_diff(whole.len() as u64) < 2_000, "{total} of {} samples", whole.len());
     }
 }

@@ -1,18 +1,19 @@
 //! A recording from a file, as a session of its own through the same pipeline.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use shared::breaker::Service;
 use shared::error::{CircuitBreakerOpenError, TaskFailure, TranscriptionError};
-use shared::record::{Consent, Status};
-use shared::store::{NewSession, StoreError, WindowRow};
+use shared::record::{Consent, GapCause, Status};
+use shared::store::{NewSession, StoreError};
 use tracing::info;
 use uuid::Uuid;
 
 use crate::audio::SAMPLE_RATE_HZ;
 use crate::context::{Context, time_quality};
-use crate::decode::decode;
+use crate::decode::{DecodeError, Stretch, decode};
 use crate::spool::SpoolWriter;
 
 /// How often a waiting import looks whether its session is concluded.
@@ -26,7 +27,7 @@ pub enum ImportError {
     Refused(CircuitBreakerOpenError),
     /// There is no room or no right to write.
     #[error("The recording cannot be written: {0}")]
-    Disk(#[from] std::io::Error),
+    Disk(#[from] io::Error),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -54,47 +55,63 @@ pub fn admit(context: &Context) -> Result<(), ImportError> {
 /// # Errors
 /// [`ImportError::Disk`] or [`ImportError::Store`]; nothing is left behind then.
 pub fn take_in(context: &Context, file: &Path) -> Result<String, ImportError> {
-    let decoded = decode(file);
-    let now = context.now();
     let id = Uuid::new_v4().to_string();
     let path = context.spool_file(&id);
-    let samples = match &decoded {
-        Ok(pcm) => write(&path, pcm, context).inspect_err(|_| drop(std::fs::remove_file(&path)))?,
-        Err(_) => 0,
-    };
-    let new = NewSession {
-        id: id.clone(),
-        started_at: now.wall,
-        time_quality: time_quality(),
-        consent: Consent { basis: "import".into(), by: None, at: now.wall.to_string() },
-        status: Status::Queued,
-    };
-    context.store.begin_session(&new, now.wall)?;
+    let taken = spool(context, file, &path).and_then(|decoded| {
+        let failed = decoded
+            .as_ref()
+            .err()
+            .map(|why| TaskFailure::at_once(TranscriptionError::AudioInvalid { problem: why.to_string() }));
+        let now = context.now();
+        let new = NewSession {
+            id: id.clone(),
+            started_at: now.wall,
+            time_quality: time_quality(),
+            consent: Consent { basis: "import".into(), by: None, at: now.wall.to_string() },
+            status: Status::Queued,
+        };
+        let samples = decoded.unwrap_or(0);
+        context.store.import_session(&new, samples, failed.as_ref(), now.wall)?;
+        if failed.is_some() {
+            std::fs::remove_file(&path)?;
+        }
+        Ok(samples)
+    });
+    let samples = taken.inspect_err(|_| drop(std::fs::remove_file(&path)))?;
     info!(session_id = id, seconds = crate::audio::seconds(samples), "Imported.");
-    if let Err(why) = decoded {
-        give_up(context, &id, why.to_string())?;
-    }
-    let ended = context.now().wall;
-    context.store.end_session(&id, samples, ended, ended)?;
+    context.begun.notify_waiters();
     context.settled.notify_waiters();
     Ok(id)
 }
 
-fn write(path: &Path, pcm: &[i16], context: &Context) -> std::io::Result<u64> {
+/// Decodes a file into a spool. The outer error is the disk's, the inner one the recording's.
+fn spool(context: &Context, file: &Path, path: &Path) -> Result<Result<u64, DecodeError>, ImportError> {
     let mut spool = SpoolWriter::create(path, &context.now())?;
-    for second in pcm.chunks(SAMPLE_RATE_HZ as usize) {
-        spool.audio(second, &context.now())?;
+    let mut second: Vec<i16> = Vec::with_capacity(2 * SAMPLE_RATE_HZ as usize);
+    let write = |spool: &mut SpoolWriter, second: &mut Vec<i16>, all: bool| -> io::Result<()> {
+        let whole = if all { second.len() } else { second.len() / SAMPLE_RATE_HZ as usize * SAMPLE_RATE_HZ as usize };
+        spool.audio(&second[..whole], &context.now())?;
+        second.drain(..whole);
+        Ok(())
+    };
+    let decoded = decode(file, |stretch| match stretch {
+        Stretch::Sound(pcm) => {
+            second.extend_from_slice(pcm);
+            write(&mut spool, &mut second, false)
+        }
+        Stretch::Damaged(samples) => {
+            write(&mut spool, &mut second, true)?;
+            spool.gap(samples, GapCause::AudioInvalid, &context.now())
+        }
+    });
+    match decoded {
+        Err(DecodeError::Sink(why)) => Err(ImportError::Disk(why)),
+        Err(why) => Ok(Err(why)),
+        Ok(()) => {
+            write(&mut spool, &mut second, true)?;
+            Ok(Ok(spool.samples()))
+        }
     }
-    Ok(spool.samples())
-}
-
-/// Marks the one window of a session without sound as failed, so that the matrix decides it like any other.
-fn give_up(context: &Context, session: &str, problem: String) -> Result<(), StoreError> {
-    let nothing = WindowRow { number: 0, start_sample: 0, end_sample: 0, blind_cut: false };
-    context.store.add_window(session, &nothing, &[], 0)?;
-    let failure = TaskFailure::at_once(TranscriptionError::AudioInvalid { problem });
-    context.store.add_failed(session, 0, Service::Transcription, &failure)?;
-    context.store.audio_destroyed(session, context.now().wall)
 }
 
 /// Waits until a session is concluded or postponed, and says which. `progress` hears how many of its windows are

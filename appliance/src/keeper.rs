@@ -10,7 +10,7 @@ use shared::error::report;
 use shared::record::Record;
 use shared::store::{Parcel, StoreError};
 use shared::wire::{AudioProcessingHealth, BoxHealth, BreakerHealth, CaptureHealth};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::conclude::seal;
 use crate::context::{Context, time_quality};
@@ -88,6 +88,7 @@ pub async fn keep(context: Arc<Context>, sessions: Arc<Sessions>) {
 }
 
 fn tick(context: &Context, sessions: &Sessions, is_news: impl FnOnce(&BoxHealth) -> bool) -> Result<(), StoreError> {
+    sessions.settle()?;
     let health = health(context, Some(sessions))?;
     if is_news(&health) {
         context.store.keep_health(&health)?;
@@ -107,6 +108,19 @@ fn tick(context: &Context, sessions: &Sessions, is_news: impl FnOnce(&BoxHealth)
     Ok(())
 }
 
+/// Removes recordings that belong to no session: what an import or a start left that was killed before it was one.
+pub fn remove_orphans(context: &Context) {
+    let files = std::fs::read_dir(context.root.spool()).into_iter().flatten().flatten();
+    for file in files.map(|entry| entry.path()) {
+        let session = file.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_owned();
+        let is_spool = file.extension().is_some_and(|e| e == "rspool");
+        if is_spool && context.store.has_session(&session).is_ok_and(|known| !known) {
+            let removed = std::fs::remove_file(&file).is_ok();
+            warn!(session_id = session, removed, "A recording of no session was found.");
+        }
+    }
+}
+
 /// Owes the clinic every record that was made before this box knew it.
 ///
 /// # Errors
@@ -116,7 +130,10 @@ pub fn owe_earlier_records(context: &Context) -> Result<(), StoreError> {
         return Ok(());
     }
     for json in context.store.records_without_parcel()? {
-        let mut record: Record = serde_json::from_slice(&json)?;
+        let Ok(mut record) = serde_json::from_slice::<Record>(&json) else {
+            error!("A stored record cannot be read; it is not sent.");
+            continue;
+        };
         record.box_id = context.settings.box_id().to_owned();
         match seal(context, &record) {
             Ok(Some((bytes, sha256))) => {

@@ -1,17 +1,22 @@
 //! Starting and ending sessions, and going on with one after a restart.
+//!
+//!   Idle ── start ──▶ Starting ── microphone open, row and spool made ──▶ Recording ── stop ──▶ Stopping ──▶ Idle
+//!
+//! No lock is held while a microphone or a disk takes its time: whoever asks meanwhile is told the state.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use shared::clock::Elapsed;
+use shared::error::report;
 use shared::record::{Consent, GapCause, Status};
 use shared::store::{NewSession, SessionRow, StoreError};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use crate::capture::{Interruption, MicrophoneDoor, MicrophoneError, Progress, Recording};
+use crate::capture::{Ending, Interruption, Microphone, MicrophoneDoor, MicrophoneError, Progress, Recording};
 use crate::context::{Context, time_quality};
-use crate::spool::{SpoolReader, SpoolWriter};
+use crate::spool::{Left, SpoolReader, SpoolWriter};
 
 /// How long ending waits for the microphone's last samples.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,33 +44,38 @@ pub enum SessionError {
     Store(#[from] StoreError),
 }
 
-struct Active {
-    session: String,
-    recording: Recording,
+enum Slot {
+    Idle,
+    Starting,
+    Recording { session: String, recording: Recording },
+    Stopping { session: String },
 }
 
 /// The one session that a room can have.
 pub struct Sessions {
     context: Arc<Context>,
     door: Arc<dyn MicrophoneDoor>,
-    active: Mutex<Option<Active>>,
+    slot: Mutex<Slot>,
 }
 
 impl Sessions {
     /// No session yet.
     #[must_use]
     pub fn new(context: Arc<Context>, door: Arc<dyn MicrophoneDoor>) -> Self {
-        Self { context, door, active: Mutex::default() }
+        Self { context, door, slot: Mutex::new(Slot::Idle) }
     }
 
-    fn active(&self) -> std::sync::MutexGuard<'_, Option<Active>> {
-        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is being recorded, if anything, and how far it is.
     #[must_use]
     pub fn recording(&self) -> Option<(String, Arc<Progress>)> {
-        self.active().as_ref().map(|a| (a.session.clone(), a.recording.progress.clone()))
+        match &*self.slot() {
+            Slot::Recording { session, recording } => Some((session.clone(), recording.progress.clone())),
+            Slot::Idle | Slot::Starting | Slot::Stopping { .. } => None,
+        }
     }
 
     /// Starts a session and returns its id. Blocks while the microphone is opened.
@@ -73,16 +83,34 @@ impl Sessions {
     /// # Errors
     /// [`SessionError`]; nothing is left behind then.
     pub fn start(&self, basis: Option<String>, by: Option<String>) -> Result<String, SessionError> {
-        let mut active = self.active();
-        if active.is_some() {
-            return Err(SessionError::Busy);
-        }
         let basis = match basis.filter(|b| !b.trim().is_empty()) {
             Some(basis) => basis,
             None if self.context.settings.session.require_consent => return Err(SessionError::NoConsent),
             None => "not_required".into(),
         };
-        let microphone = self.door.open()?;
+        match &mut *self.slot() {
+            slot @ Slot::Idle => *slot = Slot::Starting,
+            Slot::Starting | Slot::Recording { .. } | Slot::Stopping { .. } => return Err(SessionError::Busy),
+        }
+        let begun = self.door.open().map_err(SessionError::from).and_then(|open| self.begin(open, basis, by));
+        let (slot, answer) = match begun {
+            Ok((session, recording)) => {
+                info!(session_id = session, "Recording.");
+                (Slot::Recording { session: session.clone(), recording }, Ok(session))
+            }
+            Err(why) => (Slot::Idle, Err(why)),
+        };
+        *self.slot() = slot;
+        self.context.begun.notify_waiters();
+        answer
+    }
+
+    fn begin(
+        &self,
+        microphone: Box<dyn Microphone>,
+        basis: String,
+        by: Option<String>,
+    ) -> Result<(String, Recording), SessionError> {
         let now = self.context.now();
         let id = Uuid::new_v4().to_string();
         let path = self.context.spool_file(&id);
@@ -99,68 +127,103 @@ impl Sessions {
             return Err(why.into());
         }
         let clock = self.context.clock.clone();
-        let recording = Recording::begin(self.door.clone(), Some(microphone), spool, clock, None);
-        info!(session_id = id, "Recording.");
-        *active = Some(Active { session: id.clone(), recording });
-        Ok(id)
+        Ok((id, Recording::begin(self.door.clone(), Some(microphone), spool, clock, None)))
     }
 
     /// Ends the session being recorded; `session` names it if the caller means a particular one. Blocks until the
     /// last samples are on the disk.
     ///
     /// # Errors
-    /// [`SessionError::NotRecording`], or what the store says.
+    /// [`SessionError::NotRecording`], or what the store says; [`Sessions::settle`] ends the session then.
     pub fn stop(&self, session: Option<&str>) -> Result<String, SessionError> {
-        let mut active = self.active();
-        let Some(Active { session, recording }) = active.take_if(|a| session.is_none_or(|s| s == a.session)) else {
-            return Err(SessionError::NotRecording);
+        let (session, recording) = {
+            let mut slot = self.slot();
+            let name = match &*slot {
+                Slot::Recording { session: name, .. } if session.is_none_or(|s| s == name) => name.clone(),
+                Slot::Idle | Slot::Starting | Slot::Recording { .. } | Slot::Stopping { .. } => {
+                    return Err(SessionError::NotRecording);
+                }
+            };
+            match std::mem::replace(&mut *slot, Slot::Stopping { session: name }) {
+                Slot::Recording { session, recording } => (session, recording),
+                other => {
+                    *slot = other;
+                    return Err(SessionError::NotRecording);
+                }
+            }
         };
-        recording.end(PATIENCE);
-        let samples = SpoolReader::open(&self.context.spool_file(&session))?.refresh()?;
+        let samples = recording.end(Ending::Final, PATIENCE);
+        let ended = self.ended(&session, samples);
+        *self.slot() = Slot::Idle;
+        ended?;
+        Ok(session)
+    }
+
+    /// Stores that a session's recording is over.
+    fn ended(&self, session: &str, samples: Option<u64>) -> Result<(), SessionError> {
+        let samples = match samples {
+            Some(samples) => samples,
+            None => SpoolReader::open(&self.context.spool_file(session))?.refresh()?,
+        };
         let now = self.context.now().wall;
-        self.context.store.end_session(&session, samples, now, now)?;
+        self.context.store.end_session(session, samples, now, now)?;
         self.context.settled.notify_waiters();
         info!(session_id = session, seconds = crate::audio::seconds(samples), "Recording ended.");
-        Ok(session)
+        Ok(())
     }
 
     /// Puts what was gathered on the disk and leaves the session to the next start, which goes on with it.
     pub fn suspend(&self) {
-        if let Some(active) = self.active().take() {
-            active.recording.end(PATIENCE);
+        if let Slot::Recording { recording, .. } = std::mem::replace(&mut *self.slot(), Slot::Idle) {
+            recording.end(Ending::Suspended, PATIENCE);
         }
     }
 
-    /// After a start: goes on with the session that was being recorded, if it is not too long ago, and ends every
-    /// other that still says so.
+    /// Ends every session that says it is being recorded and is not: one whose end could not be stored.
     ///
     /// # Errors
-    /// What the store or the disk says.
-    pub fn take_up(&self) -> Result<(), SessionError> {
+    /// What the store says.
+    pub fn settle(&self) -> Result<(), StoreError> {
+        // The slot is held while the store is read, so that no session begins in between.
+        let slot = self.slot();
+        let current = match &*slot {
+            Slot::Starting => return Ok(()),
+            Slot::Idle => None,
+            Slot::Recording { session, .. } | Slot::Stopping { session } => Some(session.as_str()),
+        };
         for session in self.context.store.sessions_in(Status::Recording)? {
-            self.take_up_one(&session)?;
+            if current != Some(session.id.as_str()) {
+                self.end_where_it_stopped(&session);
+            }
+        }
+        Ok(())
+    }
+
+    /// After a start: goes on with the session that was being recorded, if it is not too long ago, and ends every
+    /// other that still says so. Trouble with one keeps no other, and no start, back.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub fn take_up(&self) -> Result<(), StoreError> {
+        for session in self.context.store.sessions_in(Status::Recording)? {
+            if let Err(why) = self.take_up_one(&session) {
+                error!(session_id = session.id, error = %report(&why), "The session cannot be gone on with.");
+                self.end_where_it_stopped(&session);
+            }
         }
         Ok(())
     }
 
     fn take_up_one(&self, session: &SessionRow) -> Result<(), SessionError> {
         let now = self.context.now();
-        let path = self.context.spool_file(&session.id);
-        let (spool, left) = if path.exists() {
-            SpoolWriter::reopen(&path, &now)?
-        } else {
-            SpoolWriter::create(&path, &now).map(|spool| (spool, crate::spool::Left { samples: 0, at: None }))?
-        };
-        let since = left.at.unwrap_or_else(|| now.clone());
+        let (spool, left) = self.reopen(session)?;
+        let since = left.at.clone().unwrap_or_else(|| now.clone());
         let down = now.since(&since);
         let limit = Duration::from_secs_f64(self.context.settings.capture.resume_within);
-        let mut active = self.active();
-        if down.duration() > limit || active.is_some() {
-            warn!(
-                session_id = session.id,
-                seconds = down.duration().as_secs_f64(),
-                "Away too long: the session ends where it stopped."
-            );
+        let mut slot = self.slot();
+        if left.ended || down.duration() > limit || !matches!(*slot, Slot::Idle) {
+            let seconds = down.duration().as_secs_f64();
+            warn!(session_id = session.id, seconds, "The session ends where it stopped.");
             self.context.store.end_session(&session.id, left.samples, since.wall, now.wall)?;
             return Ok(());
         }
@@ -171,7 +234,32 @@ impl Sessions {
         info!(session_id = session.id, seconds = down.duration().as_secs_f64(), "Going on with the session.");
         let interrupted = Some(Interruption { since, cause });
         let recording = Recording::begin(self.door.clone(), None, spool, self.context.clock.clone(), interrupted);
-        *active = Some(Active { session: session.id.clone(), recording });
+        *slot = Slot::Recording { session: session.id.clone(), recording };
         Ok(())
+    }
+
+    fn reopen(&self, session: &SessionRow) -> Result<(SpoolWriter, Left), SessionError> {
+        let (now, path) = (self.context.now(), self.context.spool_file(&session.id));
+        if path.exists() {
+            return Ok(SpoolWriter::reopen(&path, &now)?);
+        }
+        let spool = SpoolWriter::create(&path, &now)?;
+        Ok((spool, Left { samples: 0, at: None, ended: false }))
+    }
+
+    /// Ends a session with what can be read of it.
+    fn end_where_it_stopped(&self, session: &SessionRow) {
+        let readable = SpoolReader::open(&self.context.spool_file(&session.id)).and_then(|mut spool| spool.refresh());
+        let samples = readable.unwrap_or_else(|why| {
+            error!(session_id = session.id, error = %why, "The session's recording cannot be read.");
+            session.samples
+        });
+        let now = self.context.now().wall;
+        match self.context.store.end_session(&session.id, samples, now, now) {
+            Ok(()) => warn!(session_id = session.id, "The session ends where it stopped."),
+            Err(why) => {
+                error!(session_id = session.id, error = %report(&why), "The session's end could not be stored.")
+            }
+        }
     }
 }

@@ -4,9 +4,10 @@
 //!   frame    payload length u32 · sequence u64 · kind u8 · uptime ms u64 · wall ms i64 · payload · CRC-32 u32
 //!
 //! Little-endian. A frame of kind 0 holds at most a second of 16-bit samples; kind 1 a gap (samples u64, cause as
-//! JSON text); kind 2 the name of the boot, at the start and after every restart. The CRC is over everything before
-//! it in its frame. A frame is synced before the next is begun, so a power cut costs at most the second being
-//! collected. Reading stops at the first frame that is not whole; a whole frame with a wrong sum is a gap.
+//! JSON text); kind 2 the name of the boot, at the start and after every restart; kind 3 is empty and says that the
+//! recording was ended. The CRC is over everything before it in its frame. A frame is synced before the next is begun,
+//! so a power cut costs at most the second being collected. Reading stops at a last frame that is not whole; a whole
+//! frame with a wrong sum, and whatever lies between a damaged head and the next whole frame, is a gap.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -25,6 +26,8 @@ const HEADER_BYTES: u64 = 12;
 const FRAME_HEAD_BYTES: usize = 4 + 8 + 1 + 8 + 8;
 /// The longest payload: a second of samples. Anything longer is damage.
 const MAX_PAYLOAD_BYTES: u32 = 2 * SAMPLE_RATE_HZ;
+/// The longest frame; a tail shorter than this may be one that is being written.
+const MAX_FRAME_BYTES: u64 = FRAME_HEAD_BYTES as u64 + MAX_PAYLOAD_BYTES as u64 + 4;
 
 /// What a frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +35,7 @@ enum Kind {
     Audio,
     Gap,
     Boot,
+    End,
 }
 
 impl Kind {
@@ -40,6 +44,7 @@ impl Kind {
             0 => Some(Self::Audio),
             1 => Some(Self::Gap),
             2 => Some(Self::Boot),
+            3 => Some(Self::End),
             _ => None,
         }
     }
@@ -82,7 +87,8 @@ struct Index {
     frames: u64,
     end: u64,
     boot: Option<BootId>,
-    last: Option<(Duration, WallTime)>,
+    last: Option<Now>,
+    ended: bool,
 }
 
 impl Index {
@@ -99,11 +105,32 @@ impl Index {
             }
             self.end = HEADER_BYTES;
         }
-        file.seek(SeekFrom::Start(self.end))?;
-        while let Some(frame) = read_frame(file, self.frames)? {
-            self.take(frame);
+        loop {
+            file.seek(SeekFrom::Start(self.end))?;
+            while let Some(frame) = read_frame(file)?.filter(|f| f.sequence == self.frames) {
+                self.take(frame);
+            }
+            let left = file.metadata()?.len().saturating_sub(self.end);
+            if left <= MAX_FRAME_BYTES || !self.skip_damage(file, left)? {
+                return Ok(());
+            }
         }
-        Ok(())
+    }
+
+    /// Looks for the next sound frame behind a damaged head. What lies between is a gap of a second a frame.
+    fn skip_damage(&mut self, file: &mut File, left: u64) -> io::Result<bool> {
+        for ahead in 1..left {
+            file.seek(SeekFrom::Start(self.end + ahead))?;
+            let sound = read_frame(file)?.filter(|f| f.intact && f.sequence > self.frames);
+            let Some(frame) = sound.filter(|f| f.sequence - self.frames <= left) else { continue };
+            let lost = (frame.sequence - self.frames) * u64::from(SAMPLE_RATE_HZ);
+            let samples = self.samples..self.samples + lost;
+            self.samples = samples.end;
+            self.entries.push(Entry::Gap { samples, cause: GapCause::AudioInvalid });
+            (self.frames, self.end) = (frame.sequence, self.end + ahead);
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     fn take(&mut self, frame: Frame) {
@@ -120,7 +147,11 @@ impl Index {
                 self.boot = String::from_utf8(frame.payload.clone()).ok().map(BootId);
                 None
             }
-            (Kind::Gap | Kind::Boot, false) => None,
+            (Kind::End, true) => {
+                self.ended = true;
+                None
+            }
+            (Kind::Gap | Kind::Boot | Kind::End, false) => None,
         };
         if let Some(entry) = entry {
             self.samples = entry.samples().end;
@@ -128,8 +159,10 @@ impl Index {
         }
         self.frames += 1;
         self.end = offset + frame.payload.len() as u64 + 4;
-        if frame.intact {
-            self.last = Some((frame.uptime, frame.wall));
+        // A restart without a sample is no news: the downtime counts from the last sample or gap.
+        let is_news = frame.intact && (frame.kind != Kind::Boot || self.last.is_none());
+        if let Some(boot) = self.boot.clone().filter(|_| is_news) {
+            self.last = Some(Now { wall: frame.wall, uptime: frame.uptime, boot });
         }
     }
 }
@@ -140,6 +173,7 @@ fn parse_gap(payload: &[u8]) -> Option<(u64, GapCause)> {
 }
 
 struct Frame {
+    sequence: u64,
     kind: Kind,
     uptime: Duration,
     wall: WallTime,
@@ -156,7 +190,7 @@ fn read_whole(file: &mut File, into: &mut [u8]) -> io::Result<bool> {
     }
 }
 
-fn read_frame(file: &mut File, sequence: u64) -> io::Result<Option<Frame>> {
+fn read_frame(file: &mut File) -> io::Result<Option<Frame>> {
     let mut head = [0; FRAME_HEAD_BYTES];
     if !read_whole(file, &mut head)? {
         return Ok(None);
@@ -164,15 +198,14 @@ fn read_frame(file: &mut File, sequence: u64) -> io::Result<Option<Frame>> {
     let field = |at: usize| -> [u8; 8] { std::array::from_fn(|i| head[at + i]) };
     let length = u32::from_le_bytes(std::array::from_fn(|i| head[i]));
     let kind = Kind::from_byte(head[12]);
-    let (Some(kind), true, true) = (kind, length <= MAX_PAYLOAD_BYTES, u64::from_le_bytes(field(4)) == sequence) else {
-        return Ok(None);
-    };
+    let Some(kind) = kind.filter(|_| length <= MAX_PAYLOAD_BYTES) else { return Ok(None) };
     let mut payload = vec![0; length as usize];
     let mut sum = [0; 4];
     if !read_whole(file, &mut payload)? || !read_whole(file, &mut sum)? {
         return Ok(None);
     }
     Ok(Some(Frame {
+        sequence: u64::from_le_bytes(field(4)),
         kind,
         uptime: Duration::from_millis(u64::from_le_bytes(field(13))),
         wall: WallTime(i64::from_le_bytes(field(21))),
@@ -192,6 +225,7 @@ fn checksum(head: &[u8], payload: &[u8]) -> u32 {
 #[derive(Debug)]
 pub struct SpoolWriter {
     file: File,
+    end: u64,
     sequence: u64,
     samples: u64,
 }
@@ -201,8 +235,10 @@ pub struct SpoolWriter {
 pub struct Left {
     /// Its length on the timeline.
     pub samples: u64,
-    /// When its last frame was finished, if it has any.
+    /// When its last sample or gap was written, or when it was begun.
     pub at: Option<Now>,
+    /// Whether the recording was ended.
+    pub ended: bool,
 }
 
 impl SpoolWriter {
@@ -217,7 +253,7 @@ impl SpoolWriter {
         header.extend(0u16.to_le_bytes());
         header.extend(SAMPLE_RATE_HZ.to_le_bytes());
         file.write_all(&header)?;
-        let mut writer = Self { file, sequence: 0, samples: 0 };
+        let mut writer = Self { file, end: HEADER_BYTES, sequence: 0, samples: 0 };
         writer.boot(now)?;
         if let Some(folder) = path.parent() {
             File::open(folder)?.sync_all()?;
@@ -236,16 +272,11 @@ impl SpoolWriter {
         if index.end < HEADER_BYTES {
             drop(file);
             std::fs::remove_file(path)?;
-            return Ok((Self::create(path, now)?, Left { samples: 0, at: None }));
+            return Ok((Self::create(path, now)?, Left { samples: 0, at: None, ended: false }));
         }
         file.set_len(index.end)?;
-        file.seek(SeekFrom::Start(index.end))?;
-        let at = match (index.last, index.boot) {
-            (Some((uptime, wall)), Some(boot)) => Some(Now { wall, uptime, boot }),
-            _ => None,
-        };
-        let left = Left { samples: index.samples, at };
-        let mut writer = Self { file, sequence: index.frames, samples: index.samples };
+        let left = Left { samples: index.samples, at: index.last, ended: index.ended };
+        let mut writer = Self { file, end: index.end, sequence: index.frames, samples: index.samples };
         writer.boot(now)?;
         Ok((writer, left))
     }
@@ -280,6 +311,14 @@ impl SpoolWriter {
         Ok(())
     }
 
+    /// Says that the recording was ended, so that no restart goes on with it.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub fn finish(&mut self, now: &Now) -> io::Result<()> {
+        self.frame(Kind::End, &[], now)
+    }
+
     fn boot(&mut self, now: &Now) -> io::Result<()> {
         self.frame(Kind::Boot, now.boot.0.as_bytes(), now)
     }
@@ -294,13 +333,11 @@ impl SpoolWriter {
         let sum = checksum(&frame, payload);
         frame.extend(payload);
         frame.extend(sum.to_le_bytes());
-        let before = self.file.stream_position()?;
-        let written = self.file.write_all(&frame).and_then(|()| self.file.sync_data());
-        if let Err(why) = written {
-            self.file.set_len(before)?;
-            self.file.seek(SeekFrom::Start(before))?;
-            return Err(why);
-        }
+        // Always behind the last whole frame: what a failed write left there is written over.
+        self.file.seek(SeekFrom::Start(self.end))?;
+        self.file.write_all(&frame)?;
+        self.file.sync_data()?;
+        self.end += frame.len() as u64;
         self.sequence += 1;
         Ok(())
     }
@@ -443,6 +480,43 @@ mod tests {
         let reader = SpoolReader::open(&path).unwrap();
         assert_eq!(reader.gaps(), [(16_000..32_000, GapCause::AudioInvalid)]);
         assert_eq!(reader.index.samples, 48_000);
+    }
+
+    #[test]
+    fn a_damaged_head_costs_its_frame_and_not_what_follows() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, clock) = (folder.path().join("s"), ScriptedClock::new());
+        let mut writer = SpoolWriter::create(&path, &clock.now()).unwrap();
+        writer.audio(&tone(64_000), &clock.now()).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let head = bytes.len() - 3 * (FRAME_HEAD_BYTES + 32_000 + 4);
+        bytes[head..head + 12].fill(0xff);
+        std::fs::write(&path, &bytes).unwrap();
+        let mut reader = SpoolReader::open(&path).unwrap();
+        assert_eq!(reader.gaps(), [(16_000..32_000, GapCause::AudioInvalid)]);
+        assert_eq!(reader.read(32_000..u64::MAX).unwrap(), tone(64_000)[32_000..]);
+        assert_eq!(SpoolWriter::reopen(&path, &clock.now()).unwrap().1.samples, 64_000);
+    }
+
+    #[test]
+    fn a_second_restart_before_sound_is_back_counts_from_the_last_sample() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, clock) = (folder.path().join("s"), ScriptedClock::new());
+        let mut writer = SpoolWriter::create(&path, &clock.now()).unwrap();
+        writer.audio(&tone(10), &clock.now()).unwrap();
+        let then = clock.now();
+        for _ in 0..2 {
+            clock.pass(Duration::from_secs(5));
+            assert_eq!(SpoolWriter::reopen(&path, &clock.now()).unwrap().1.at, Some(then.clone()));
+        }
+    }
+
+    #[test]
+    fn an_ended_recording_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, clock) = (folder.path().join("s"), ScriptedClock::new());
+        SpoolWriter::create(&path, &clock.now()).unwrap().finish(&clock.now()).unwrap();
+        assert!(SpoolWriter::reopen(&path, &clock.now()).unwrap().1.ended);
     }
 
     #[test]

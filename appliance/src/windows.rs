@@ -3,12 +3,15 @@
 //! The spool is followed as it grows. Whenever thirty seconds are there, they are cut in a pause; if the voice engine
 //! is absent or late, at the quietest moment. Capture never waits for this.
 
+use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use shared::breaker::Service;
+use shared::error::report;
+use shared::record::Status;
 use shared::store::{StoreError, Task, WindowRow};
 use tracing::{error, warn};
 
@@ -34,13 +37,39 @@ enum WindowError {
     Spool(#[from] io::Error),
 }
 
+/// Cuts every session that is not concluded, for ever.
+pub async fn follow_all(context: Arc<Context>, voices: impl Voices + Clone + 'static) {
+    let mut followed = HashSet::new();
+    loop {
+        let rung = context.begun.notified();
+        match unfinished(&context) {
+            Ok(sessions) => {
+                for session in sessions.difference(&followed) {
+                    tokio::task::spawn_local(follow(context.clone(), session.clone(), voices.clone()));
+                }
+                followed = sessions;
+            }
+            Err(why) => error!(error = %report(&why), "Sessions could not be looked for; trying again."),
+        }
+        drop(tokio::time::timeout(LOOK, rung).await);
+    }
+}
+
+fn unfinished(context: &Context) -> Result<HashSet<String>, StoreError> {
+    let mut sessions = HashSet::new();
+    for status in [Status::Recording, Status::Queued, Status::Processing, Status::Postponed] {
+        sessions.extend(context.store.sessions_in(status)?.into_iter().map(|s| s.id));
+    }
+    Ok(sessions)
+}
+
 /// Cuts a session until its end. Says so and tries again if the disk does not let it.
-pub async fn follow(context: Arc<Context>, session: String, mut voices: impl Voices) {
+async fn follow(context: Arc<Context>, session: String, mut voices: impl Voices) {
     loop {
         match cut_all(&context, &session, &mut voices).await {
             Ok(()) => return,
             Err(why) => {
-                error!(error = %shared::error::report(&why), session_id = session, "Windows could not be cut; trying again.");
+                error!(error = %report(&why), session_id = session, "Windows could not be cut; trying again.");
                 tokio::time::sleep(Duration::from_secs(5)).await;
             }
         }

@@ -10,7 +10,7 @@ use shared::breaker::Service;
 use shared::error::{DiarizationError, Fault, GuardError, TaskFailure, TranscriptionError, report};
 use shared::record::Status;
 use shared::store::{Claim, StoreError, Task};
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::audio::seconds;
 use crate::context::Context;
@@ -36,7 +36,7 @@ pub struct Transcribed {
 }
 
 /// What diarization leaves of a window; seconds from the session's start.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Voiced {
     /// Id of the voice model.
     pub model: String,
@@ -104,26 +104,30 @@ async fn lane<R: Serialize, E: Fault + Serialize + Clone>(
     invalid: impl Fn(String) -> E,
     mut attempt: impl AsyncFnMut(&Claim, &[i16]) -> Result<R, E>,
 ) {
-    let taken_back = context.store.take_back(task, &TaskFailure::at_once(exhausted));
-    if let Err(why) = taken_back {
-        error!(error = %report(&why), service_name = %task, "Interrupted work could not be taken back.");
-    }
+    let exhausted = TaskFailure::at_once(exhausted);
+    // What is running belongs to nobody: this lane is the only one of its task, and has just begun or was interrupted.
+    let mut is_left_running = true;
+    let mut spool = None;
     loop {
         let rung = context.work.notified();
-        let outcome = match context.store.claim(task) {
-            Ok(Some(claim)) => work(context, task, &claim, &invalid, &mut attempt).await,
-            Ok(None) => match admit_refused(context, task) {
-                Ok(0) => {
-                    drop(tokio::time::timeout(IDLE, rung).await);
-                    Ok(())
-                }
-                other => other.map(drop),
-            },
-            Err(why) => Err(why),
+        let outcome = async {
+            if is_left_running {
+                context.store.take_back(task, &exhausted)?;
+                is_left_running = false;
+            }
+            let Some(claim) = context.store.claim(task)? else { return Ok(admit_refused(context, task)? == 0) };
+            let span = info_span!("window", session_id = claim.session, window = claim.window.number);
+            work(context, task, &claim, &mut spool, &invalid, &mut attempt).instrument(span).await?;
+            Ok::<_, StoreError>(false)
         };
-        if let Err(why) = outcome {
-            error!(error = %report(&why), service_name = %task, "The work queue could not be used; trying again.");
-            tokio::time::sleep(AFTER_TROUBLE).await;
+        match outcome.await {
+            Ok(false) => {}
+            Ok(true) => drop(tokio::time::timeout(IDLE, rung).await),
+            Err(why) => {
+                error!(error = %report(&why), service_name = %task, "The work queue could not be used; trying again.");
+                is_left_running = true;
+                tokio::time::sleep(AFTER_TROUBLE).await;
+            }
         }
     }
 }
@@ -138,6 +142,7 @@ async fn work<R: Serialize, E: Fault + Serialize>(
     context: &Context,
     task: Task,
     claim: &Claim,
+    spool: &mut Option<(String, SpoolReader)>,
     invalid: &impl Fn(String) -> E,
     attempt: &mut impl AsyncFnMut(&Claim, &[i16]) -> Result<R, E>,
 ) -> Result<(), StoreError> {
@@ -145,8 +150,7 @@ async fn work<R: Serialize, E: Fault + Serialize>(
     if store.session(&claim.session)?.status == Status::Queued {
         store.set_status(&claim.session, Status::Processing, context.now().wall)?;
     }
-    let stretch = claim.window.start_sample..claim.window.end_sample;
-    let audio = SpoolReader::open(&context.spool_file(&claim.session)).and_then(|mut spool| spool.read(stretch));
+    let audio = read(context, claim, spool);
     let pcm = match audio {
         Ok(pcm) => pcm,
         Err(why) => {
@@ -158,27 +162,41 @@ async fn work<R: Serialize, E: Fault + Serialize>(
     };
     let begun = tokio::time::Instant::now();
     let called = context.guard(task).call(async |_| attempt(claim, &pcm).await).await;
-    store.add_engine_seconds(&claim.session, begun.elapsed().as_secs_f64())?;
     match called {
         Ok(done) => {
             store.complete(claim.id, done.attempts, &done.value)?;
             info!(
-                session_id = claim.session, service_name = %task, window = claim.window.number,
+                service_name = %task,
                 retry_count = done.attempts, seconds = begun.elapsed().as_secs_f64(), "Window done."
             );
         }
         Err(GuardError::Open(refusal)) => {
             store.refuse(claim.id)?;
             info!(
-                session_id = claim.session, service_name = %task, window = claim.window.number,
+                service_name = %task,
                 failure_count = refusal.failure_count, "Window refused by the circuit breaker."
             );
         }
         Err(GuardError::Failed(why)) => fail(context, task, claim, TaskFailure::at_once(why))?,
         Err(GuardError::Exhausted(why)) => fail(context, task, claim, TaskFailure::from(why))?,
     }
+    store.add_engine_seconds(&claim.session, begun.elapsed().as_secs_f64())?;
     context.settled.notify_waiters();
     Ok(())
+}
+
+/// A window's samples. The reader of the session in work is kept: opening one reads the whole recording.
+fn read(context: &Context, claim: &Claim, spool: &mut Option<(String, SpoolReader)>) -> std::io::Result<Vec<i16>> {
+    let stretch = claim.window.start_sample..claim.window.end_sample;
+    let reader = match spool {
+        Some((session, reader)) if *session == claim.session => reader,
+        other => {
+            let reader = SpoolReader::open(&context.spool_file(&claim.session))?;
+            &mut other.insert((claim.session.clone(), reader)).1
+        }
+    };
+    reader.refresh()?;
+    reader.read(stretch)
 }
 
 fn fail<E: Fault + Serialize>(
@@ -189,7 +207,7 @@ fn fail<E: Fault + Serialize>(
 ) -> Result<(), StoreError> {
     let why = &failure.last_exception;
     warn!(
-        session_id = claim.session, service_name = %task, window = claim.window.number,
+        service_name = %task,
         error_type = if failure.exhausted { "RetryExhaustedError" } else { why.error_type() },
         is_retryable = why.is_retryable(), retry_count = failure.retry_count,
         circuit_breaker_state = %context.breakers.view(task).state, error = %report(why), details = %why.details(),

@@ -421,7 +421,10 @@ impl PartialProcessingError {
                 details(f),
             ),
         };
-        error_details["succeeded_task"] = json!(succeeded);
+        // Audio that is no audio is decided before both tasks: nothing succeeded.
+        let is_invalid = matches!(&self, Self::Transcription(f)
+            if matches!(f.last_exception, TranscriptionError::AudioInvalid { .. }));
+        error_details["succeeded_task"] = if is_invalid { Value::Null } else { json!(succeeded) };
         error_details["failed_task"] = json!(failed);
         error_details["failed_exception"] = error_details["last_exception"].clone();
         ProcessingError {
@@ -456,6 +459,8 @@ impl ParallelProcessingError {
             message: format!("Both tasks failed. {transcription}. {diarization}."),
             session_id: session_id.into(),
             error_details: json!({
+                "is_retryable": t.last_exception.is_retryable(),
+                "retry_count": t.retry_count,
                 "transcription_error": details(t),
                 "diarization_error": self.diarization_error.as_ref().map(details),
             }),

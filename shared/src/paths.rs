@@ -5,6 +5,12 @@ use std::path::{Path, PathBuf};
 /// Linux refuses socket paths over 107 bytes; beyond this the socket moves to the runtime directory.
 const MAX_SOCKET_PATH_BYTES: usize = 100;
 
+/// From here on, what this process makes is not for others than its user and group: it may have been said.
+pub fn keep_from_others() {
+    let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    rustix::process::umask(before | rustix::fs::Mode::from_raw_mode(0o007));
+}
+
 /// A box's root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root(PathBuf);

@@ -8,7 +8,7 @@
 mod alsa;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -118,10 +118,19 @@ impl Progress {
     }
 }
 
+/// What a recorder is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The session is over.
+    Final,
+    /// The daemon stops; its next start goes on with the session.
+    Suspended,
+}
+
 /// A recording under way.
 pub struct Recording {
-    stop: Arc<AtomicBool>,
-    ended: mpsc::Receiver<()>,
+    stop: Arc<OnceLock<Ending>>,
+    ended: mpsc::Receiver<u64>,
     /// What others may see of it.
     pub progress: Arc<Progress>,
 }
@@ -146,7 +155,7 @@ impl Recording {
         clock: Arc<dyn Clock>,
         interrupted: Option<Interruption>,
     ) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = Arc::new(OnceLock::new());
         let progress = Arc::new(Progress {
             samples: AtomicU64::new(spool.samples()),
             peak_decibel_tenths: AtomicI64::new(NO_PEAK),
@@ -165,18 +174,21 @@ impl Recording {
             stop: stop.clone(),
         };
         thread::spawn(move || {
-            recorder.run(microphone);
-            end.send(()).ok();
+            end.send(recorder.run(microphone)).ok();
         });
         Self { stop, ended, progress }
     }
 
-    /// Ends it and waits until the last samples are on the disk, at most `patience`.
-    pub fn end(self, patience: Duration) {
-        self.stop.store(true, Ordering::Relaxed);
-        if self.ended.recv_timeout(patience).is_err() {
+    /// Ends it and waits until the last samples are on the disk, at most `patience`. Gives its length on the timeline
+    /// if it is known.
+    pub fn end(self, ending: Ending, patience: Duration) -> Option<u64> {
+        // It is told once: `self` is gone after this.
+        self.stop.set(ending).ok();
+        let samples = self.ended.recv_timeout(patience).ok();
+        if samples.is_none() {
             warn!("The microphone did not stop in time; what it gave is on the disk up to the last second.");
         }
+        samples
     }
 }
 
@@ -188,15 +200,16 @@ struct Recorder {
     last: Now,
     pending: Vec<i16>,
     progress: Arc<Progress>,
-    stop: Arc<AtomicBool>,
+    stop: Arc<OnceLock<Ending>>,
 }
 
 impl Recorder {
     fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.get().is_some()
     }
 
-    fn run(&mut self, mut microphone: Option<Box<dyn Microphone>>) {
+    /// Records until it is told to stop, and gives the length of the timeline.
+    fn run(&mut self, mut microphone: Option<Box<dyn Microphone>>) -> u64 {
         while !self.is_stopped() {
             match microphone.take().map_or_else(|| self.door.open(), Ok) {
                 Ok(open) => self.listen(open),
@@ -204,9 +217,31 @@ impl Recorder {
             }
             if !self.is_stopped() {
                 thread::sleep(REOPEN);
+                self.extend_gap();
             }
         }
         self.flush();
+        self.extend_gap();
+        if self.stop.get() == Some(&Ending::Final)
+            && let Err(why) = self.spool.finish(&self.clock.now())
+        {
+            error!(error = %why, "The end of the recording could not be written.");
+        }
+        self.spool.samples()
+    }
+
+    /// Writes the silence so far, if there is any, so that neither a restart nor the end of the session forgets it.
+    fn extend_gap(&mut self) {
+        let Some(interruption) = self.interrupted.take() else { return };
+        let now = self.clock.now();
+        let silent = samples_in(now.since(&interruption.since).duration());
+        match self.spool.gap(silent, interruption.cause, &now) {
+            Ok(()) => {
+                self.last = now.clone();
+                self.interrupted = Some(Interruption { since: now, ..interruption });
+            }
+            Err(why) => self.disk_trouble(&why, interruption),
+        }
     }
 
     /// Records until the microphone is lost or the recording ends.

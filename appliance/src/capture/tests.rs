@@ -50,7 +50,7 @@ fn record(script: Vec<Do>, interrupted: Option<Interruption>) -> (Vec<i16>, Vec<
         thread::sleep(Duration::from_millis(5));
     }
     thread::sleep(Duration::from_millis(50));
-    recording.end(Duration::from_secs(5));
+    recording.end(Ending::Final, Duration::from_secs(5)).unwrap();
     let mut reader = SpoolReader::open(&path).unwrap();
     let gaps = reader.gaps();
     (reader.read(0..u64::MAX).unwrap(), gaps)
@@ -92,4 +92,14 @@ fn downtime_before_the_first_sample_is_a_gap_of_its_own_cause() {
     let (pcm, gaps) = record(vec![Do::Give(1600, 7)], Some(Interruption { since, cause: GapCause::Restart }));
     assert_eq!((gaps[0].0.start, gaps[0].1), (0, GapCause::Restart));
     assert_eq!(pcm.len() as u64, gaps[0].0.end + 1600);
+}
+
+/// A microphone that died and stayed dead used to leave no trace of the time after.
+#[test]
+fn silence_up_to_the_end_is_a_gap_too() {
+    let gone = || MicrophoneError::Unavailable { device: "x".into(), problem: "y".into() };
+    let (pcm, gaps) = record(vec![Do::Give(1600, 1), Do::Fail(gone()), Do::Fail(gone())], None);
+    assert_eq!((gaps.len(), gaps[0].1), (1, GapCause::Unplugged));
+    assert_eq!((gaps[0].0.start, gaps[0].0.end), (1600, pcm.len() as u64));
+    assert!(duration(gaps[0].0.end - gaps[0].0.start) >= Duration::from_millis(1_000));
 }

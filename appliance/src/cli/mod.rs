@@ -5,6 +5,7 @@ mod models;
 mod process;
 mod show;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -169,6 +170,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     if let Command::Engine { engine } = command {
         return if serve(engine).is_ok() { ExitCode::SUCCESS } else { ExitCode::from(code::FAILED) };
     }
+    shared::paths::keep_from_others();
     let style = match command {
         Command::Run if common.json => Style::Json,
         Command::Run => Style::Lines,
@@ -180,9 +182,9 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(Failed { code, message }) => {
             if json {
-                println!("{}", json!({ "error": { "message": message } }));
+                say(json!({ "error": { "message": message } }));
             }
-            eprintln!("roomscribe: {message}");
+            complain(&message);
             ExitCode::from(code)
         }
     }
@@ -223,15 +225,31 @@ fn local(work: impl Future<Output = Answer>) -> Answer {
     answer
 }
 
-fn print_export(root: &Root, session: &str, format: Format) -> Answer {
+/// The store of a root on which there has been a box.
+fn store(root: &Root) -> Result<Store, Failed> {
     if !root.database().exists() {
         return Err(Failed::new(code::FAILED, format!("there is no box in {}", root.path().display())));
     }
-    let store = Store::open(&root.database()).map_err(|why| Failed::because(&why))?;
+    Store::open(&root.database()).map_err(|why| Failed::because(&why))
+}
+
+fn print_export(root: &Root, session: &str, format: Format) -> Answer {
+    let store = store(root)?;
     let json = store.record(session).map_err(|why| Failed::because(&why))?;
     let json = json.ok_or_else(|| Failed::new(code::FAILED, "there is no record of this session on this box"))?;
-    let record = serde_json::from_slice(&json).map_err(|why| Failed::because(&why))?;
+    let unreadable = |_| Failed::new(code::FAILED, "the stored record of this session cannot be read");
+    let record = serde_json::from_slice(&json).map_err(unreadable)?;
     let turns = crate::conclude::turns(&store, session).map_err(|why| Failed::because(&why))?;
-    print!("{}", export(&record, &turns, format));
+    say(export(&record, &turns, format).trim_end_matches('\n'));
     Ok(code::DONE)
+}
+
+/// Tells people why something was not done.
+fn complain(message: &str) {
+    writeln!(std::io::stderr(), "roomscribe: {message}").ok();
+}
+
+/// Prints a line. A reader that has gone away, such as `head`, is no reason to fail.
+fn say(line: impl std::fmt::Display) {
+    writeln!(std::io::stdout(), "{line}").ok();
 }

@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use shared::paths::Root;
 
-use super::{Answer, Failed, code};
+use super::{Answer, Failed, code, say};
 use crate::models::fetch::{Outcome, Plan, fetch};
 use crate::models::{LOCK, Models, Role};
 
@@ -68,15 +68,15 @@ fn entry_json(models: &Models, entry: &'static crate::models::Entry) -> Value {
 fn list(models: &Models, json: bool) -> u8 {
     let all: Vec<Value> = LOCK.iter().map(|entry| entry_json(models, entry)).collect();
     if json {
-        println!("{}", json!({ "folder": models.folder(), "models": all }));
+        say(json!({ "folder": models.folder(), "models": all }));
         return code::DONE;
     }
-    println!("{}", models.folder().display());
+    say(models.folder().display());
     for role in Role::ALL {
-        println!("{}", role.name());
+        say(role.name());
         for model in all.iter().filter(|m| m["role"] == role.name()) {
             let text = |key: &str| model[key].as_str().unwrap_or_default().to_owned();
-            println!("  {:<18} {:<24} {:<11} {}", text("id"), text("file"), text("licence"), text("state"));
+            say(format!("  {:<18} {:<24} {:<11} {}", text("id"), text("file"), text("licence"), text("state")));
         }
     }
     code::DONE
@@ -91,11 +91,11 @@ fn verify(models: &Models, json: bool) -> u8 {
             Err(why) => json!({"role": role, "ok": false, "problem": why.explain()}),
         };
         if json {
-            println!("{line}");
+            say(line);
         } else {
             match result {
-                Ok(installed) => println!("{:<12} {} is as it should be", role.name(), installed.entry.file),
-                Err(why) => println!("{:<12} {}", role.name(), why.explain()),
+                Ok(installed) => say(format!("{:<12} {} is as it should be", role.name(), installed.entry.file)),
+                Err(why) => say(format!("{:<12} {}", role.name(), why.explain())),
             }
         }
     }
@@ -123,10 +123,10 @@ fn run_fetch(root: &Root, models: &Models, plan: &Plan, json: bool) -> Answer {
         outcomes.map_err(|why| Failed::new(code::FAILED, format!("the model folder cannot be used: {why}")))?;
     for outcome in &outcomes {
         if json {
-            println!("{}", json!(outcome));
+            say(json!(outcome));
         } else if let (Some(model), Some(from)) = (&outcome.model, &outcome.from) {
-            println!("{:<12} {model} ({from})", outcome.role.name());
-            outcome.tried.iter().for_each(|tried| println!("{:<12} not {tried}", ""));
+            say(format!("{:<12} {model} ({from})", outcome.role.name()));
+            outcome.tried.iter().for_each(|tried| say(format!("{:<12} not {tried}", "")));
         }
     }
     let missing: Vec<String> = outcomes.iter().filter(|o| o.model.is_none()).map(|o| missing(o, plan)).collect();

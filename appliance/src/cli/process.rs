@@ -10,13 +10,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use shared::paths::Root;
 
-use super::{Answer, Failed, client, code};
+use super::{Answer, Failed, client, code, say};
 use crate::context::{Context, StartError};
 use crate::control::outcome;
 use crate::daemon::{DaemonError, open, start_work};
-use crate::engine::voices::ChildVoices;
 use crate::import::{ImportError, admit, concluded, take_in};
-use crate::windows::follow;
 
 /// Processes every file in order; ends with the first code that is not 0.
 pub async fn process(root: Root, files: Vec<PathBuf>) -> Answer {
@@ -25,18 +23,18 @@ pub async fn process(root: Root, files: Vec<PathBuf>) -> Answer {
     for (number, file) in files.iter().enumerate() {
         let bar = bar(file, number, files.len());
         let result = match &here {
-            Some((context, voices)) => in_process(context, voices, file, &bar).await,
+            Some(context) => in_process(context, file, &bar).await,
             None => by_daemon(&root, file).await,
         };
         bar.finish_and_clear();
         let code = match result {
             Ok(answer) => {
-                println!("{answer}");
+                say(&answer);
                 code_of(&answer, file)
             }
             Err(Failed { code, message }) => {
-                println!("{}", json!({ "file": file, "error": { "message": message } }));
-                eprintln!("roomscribe: {}: {message}", file.display());
+                say(json!({ "file": file.display().to_string(), "error": { "message": message } }));
+                super::complain(&format!("{}: {message}", file.display()));
                 code
             }
         };
@@ -47,13 +45,13 @@ pub async fn process(root: Root, files: Vec<PathBuf>) -> Answer {
     Ok(first)
 }
 
-fn start(root: &Root) -> Result<(Arc<Context>, ChildVoices), Failed> {
+fn start(root: &Root) -> Result<Arc<Context>, Failed> {
     let context = open(root.clone()).map_err(|why| match why {
         DaemonError::Start(StartError::Busy) => Failed::new(code::UNREACHABLE, why.to_string()),
         _ => Failed::because(&why),
     })?;
-    let voices = start_work(&context).map_err(|why| Failed::because(&why))?;
-    Ok((context, voices))
+    start_work(&context);
+    Ok(context)
 }
 
 /// A bar on a terminal, and nothing elsewhere.
@@ -70,19 +68,13 @@ fn bar(file: &Path, number: usize, count: usize) -> ProgressBar {
     bar
 }
 
-async fn in_process(
-    context: &Arc<Context>,
-    voices: &ChildVoices,
-    file: &Path,
-    bar: &ProgressBar,
-) -> Result<Value, Failed> {
+async fn in_process(context: &Arc<Context>, file: &Path, bar: &ProgressBar) -> Result<Value, Failed> {
     let failed = |why: ImportError| match &why {
         ImportError::Refused(open) => Failed::new(code::REFUSED, open.to_string()),
         ImportError::Disk(_) | ImportError::Store(_) => Failed::because(&why),
     };
     admit(context).map_err(failed)?;
     let session = take_in(context, file).map_err(failed)?;
-    tokio::task::spawn_local(follow(context.clone(), session.clone(), voices.clone()));
     let status = concluded(context, &session, |done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
@@ -93,6 +85,7 @@ async fn in_process(
 
 async fn by_daemon(root: &Root, file: &Path) -> Result<Value, Failed> {
     let absolute = std::path::absolute(file).map_err(|why| Failed::because(&why))?;
+    let absolute = absolute.to_str().ok_or_else(|| Failed::new(code::FAILED, "the file's name is not UTF-8"))?;
     client::demand(root, Method::POST, "/process", Some(&json!({ "file": absolute }))).await
 }
 
@@ -105,7 +98,7 @@ fn code_of(answer: &Value, file: &Path) -> u8 {
         (_, Some("ParallelProcessingError")) => (code::BOTH_FAILED, explain(answer)),
         _ => (code::FAILED, explain(answer)),
     };
-    eprintln!("roomscribe: {}: {why}", file.display());
+    super::complain(&format!("{}: {why}", file.display()));
     code
 }
 

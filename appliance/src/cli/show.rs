@@ -5,13 +5,14 @@ use serde_json::{Value, json};
 use shared::breaker::Service;
 use shared::paths::Root;
 
-use super::{Answer, client, code};
+use super::{Answer, Failed, client, code, say};
+use crate::control::session_json;
 
 fn print(json: bool, answer: &Value, text: impl FnOnce(&Value) -> String) -> Answer {
     if json {
-        println!("{answer}")
+        say(answer)
     } else {
-        println!("{}", text(answer))
+        say(text(answer))
     }
     Ok(code::DONE)
 }
@@ -77,14 +78,17 @@ pub async fn stop(root: Root, session: Option<String>, json: bool) -> Answer {
 
 /// `roomscribe sessions`
 pub async fn sessions(root: Root, session: Option<String>, json: bool) -> Answer {
+    let is_reachable = client::is_reachable(&root).await;
     if let Some(id) = session {
-        let answer = client::demand(&root, Method::GET, &format!("/sessions/{id}"), None).await?;
+        let answer = match is_reachable {
+            true => client::demand(&root, Method::GET, &format!("/sessions/{id}"), None).await?,
+            false => stored_session(&root, &id)?,
+        };
         return print(json, &answer, |a| serde_json::to_string_pretty(a).unwrap_or_default());
     }
-    let answer = if client::is_reachable(&root).await {
-        client::demand(&root, Method::GET, "/sessions", None).await?
-    } else {
-        stored_sessions(&root)?
+    let answer = match is_reachable {
+        true => client::demand(&root, Method::GET, "/sessions", None).await?,
+        false => stored_sessions(&root)?,
     };
     print(json, &answer, |a| {
         let all = a["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -112,14 +116,17 @@ pub async fn sessions(root: Root, session: Option<String>, json: bool) -> Answer
 }
 
 /// The sessions of a root on which no daemon runs.
-fn stored_sessions(root: &Root) -> Result<Value, super::Failed> {
-    if !root.database().exists() {
-        return Err(super::Failed::new(code::UNREACHABLE, format!("there is no box in {}", root.path().display())));
-    }
-    let context = crate::daemon::open(root.clone()).map_err(|why| super::Failed::because(&why))?;
-    let rows = context.store.sessions(200).map_err(|why| super::Failed::because(&why))?;
-    let sessions: Vec<Value> = rows.iter().map(|r| crate::control::session_json(&context, r)).collect();
+fn stored_sessions(root: &Root) -> Result<Value, Failed> {
+    let store = super::store(root)?;
+    let rows = store.sessions(200).map_err(|why| Failed::because(&why))?;
+    let sessions: Vec<Value> = rows.iter().map(|r| session_json(&store, r)).collect();
     Ok(json!({ "sessions": sessions }))
+}
+
+fn stored_session(root: &Root, id: &str) -> Result<Value, Failed> {
+    let store = super::store(root)?;
+    let row = store.session(id).map_err(|why| Failed::because(&why))?;
+    Ok(session_json(&store, &row))
 }
 
 /// `roomscribe breaker`

@@ -8,7 +8,7 @@ use super::{HeardWord, Phrase};
 const PROGRESS: f64 = 1.0;
 
 /// A token as the decoder gave it, other than special ones.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Token {
     /// Seconds from the chunk's start.
     Time(f64),

@@ -32,13 +32,40 @@ pub enum StoreError {
     Sqlite(#[from] rusqlite::Error),
     /// A row does not hold what this version writes.
     #[error("A row of the database is damaged")]
-    Damaged(#[from] serde_json::Error),
+    Damaged(#[from] DamagedRow),
     /// The folder cannot be made.
     #[error("The database folder could not be made")]
     Folder(#[from] std::io::Error),
     /// No such session.
     #[error("There is no such session")]
     NoSession,
+}
+
+/// Where the JSON of a row stops making sense. What the row holds may have been said, so it is not told.
+#[derive(Debug, thiserror::Error)]
+#[error("{category} at line {line}, column {column}")]
+pub struct DamagedRow {
+    category: &'static str,
+    line: usize,
+    column: usize,
+}
+
+impl From<serde_json::Error> for DamagedRow {
+    fn from(why: serde_json::Error) -> Self {
+        let category = match why.classify() {
+            serde_json::error::Category::Io => "input or output",
+            serde_json::error::Category::Syntax => "syntax",
+            serde_json::error::Category::Data => "data",
+            serde_json::error::Category::Eof => "end of input",
+        };
+        Self { category, line: why.line(), column: why.column() }
+    }
+}
+
+impl From<serde_json::Error> for StoreError {
+    fn from(why: serde_json::Error) -> Self {
+        Self::Damaged(why.into())
+    }
 }
 
 /// The box's database.

@@ -56,7 +56,7 @@ pub struct SessionRow {
 }
 
 /// How a session ends, to be stored in one transaction.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Finish<'a> {
     /// UUID.
     pub session: &'a str,
@@ -115,6 +115,22 @@ pub(super) fn event(connection: &rusqlite::Connection, at: WallTime, what: &Even
     Ok(())
 }
 
+fn insert(connection: &rusqlite::Connection, new: &NewSession, now: WallTime) -> Result<(), StoreError> {
+    connection.execute(
+        "insert into sessions (id, status, consent, time_quality, started_at, created_at, updated_at)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
+        params![
+            new.id,
+            new.status.name(),
+            serde_json::to_string(&new.consent)?,
+            quality_name(new.time_quality)?,
+            new.started_at.0,
+            now.0
+        ],
+    )?;
+    event(connection, now, &EventKind::Session { session: new.id.clone(), status: new.status })
+}
+
 fn quality_name(quality: TimeQuality) -> Result<String, StoreError> {
     match serde_json::to_value(quality)? {
         Value::String(name) => Ok(name),
@@ -130,19 +146,7 @@ impl Store {
     pub fn begin_session(&self, new: &NewSession, now: WallTime) -> Result<(), StoreError> {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
-        transaction.execute(
-            "insert into sessions (id, status, consent, time_quality, started_at, created_at, updated_at)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
-            params![
-                new.id,
-                new.status.name(),
-                serde_json::to_string(&new.consent)?,
-                quality_name(new.time_quality)?,
-                new.started_at.0,
-                now.0
-            ],
-        )?;
-        event(&transaction, now, &EventKind::Session { session: new.id.clone(), status: new.status })?;
+        insert(&transaction, new, now)?;
         transaction.commit()?;
         Ok(())
     }
@@ -164,6 +168,15 @@ impl Store {
     pub fn sessions(&self, limit: u32) -> Result<Vec<SessionRow>, StoreError> {
         let sql = format!("select {COLUMNS} from sessions order by created_at desc, rowid desc limit ?1");
         self.select(&sql, params![limit])
+    }
+
+    /// Whether a session is known.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_session(&self, id: &str) -> Result<bool, StoreError> {
+        let sql = "select exists (select 1 from sessions where id = ?1)";
+        Ok(self.lock().query_row(sql, [id], |row| row.get(0))?)
     }
 
     /// All sessions in `status`, the oldest first.
@@ -205,11 +218,46 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn end_session(&self, id: &str, samples: u64, ended_at: WallTime, now: WallTime) -> Result<(), StoreError> {
-        self.lock().execute(
-            "update sessions set samples = ?2, ended_at = ?3, updated_at = ?4 where id = ?1",
-            params![id, i64::try_from(samples).unwrap_or(i64::MAX), ended_at.0, now.0],
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        transaction.execute(
+            "update sessions set samples = ?2, ended_at = ?3, updated_at = ?4, status = ?5 where id = ?1",
+            params![id, i64::try_from(samples).unwrap_or(i64::MAX), ended_at.0, now.0, Status::Queued.name()],
         )?;
-        self.set_status(id, Status::Queued, now)
+        event(&transaction, now, &EventKind::Session { session: id.into(), status: Status::Queued })?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Begins a session whose recording has ended already, of this length: one that was imported. `failed`, if given,
+    /// is why there is no sound in it; such a session keeps no audio.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is left behind then.
+    pub fn import_session(
+        &self,
+        new: &NewSession,
+        samples: u64,
+        failed: Option<&impl serde::Serialize>,
+        now: WallTime,
+    ) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        insert(&transaction, new, now)?;
+        transaction.execute(
+            "update sessions set samples = ?2, ended_at = ?3, audio = ?4 where id = ?1",
+            params![
+                new.id,
+                i64::try_from(samples).unwrap_or(i64::MAX),
+                now.0,
+                if failed.is_some() { "destroyed" } else { "kept" }
+            ],
+        )?;
+        if let Some(cause) = failed {
+            super::work::insert_failed(&transaction, &new.id, cause)?;
+        }
+        transaction.commit()?;
+        Ok(())
     }
 
     /// Adds to the time the engines were at work for a session.

@@ -83,6 +83,24 @@ fn window(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<WindowRow> 
     })
 }
 
+/// Gives a session without sound its one window of no length, whose transcription was given up before it was tried, so
+/// that the matrix decides it like any other.
+pub(super) fn insert_failed(
+    connection: &rusqlite::Connection,
+    session: &str,
+    cause: &impl Serialize,
+) -> Result<(), StoreError> {
+    connection.execute(
+        "insert into windows (session, number, start_sample, end_sample, blind_cut) values (?1, 0, 0, 0, 0)",
+        [session],
+    )?;
+    connection.execute(
+        "insert into work (session, number, task, state, cause) values (?1, 0, ?2, 'failed', ?3)",
+        params![session, Service::Transcription.name(), serde_json::to_string(cause)?],
+    )?;
+    Ok(())
+}
+
 impl Store {
     /// Adds a window and its rows, one per task. `samples` is the session's length known so far. Adding the same
     /// window again (after a restart) changes nothing.
@@ -215,7 +233,18 @@ impl Store {
         Ok(rows)
     }
 
-    /// After a start: what was running is to do again, and what has used up its claims is failed with `exhausted`.
+    /// Before a proper stop: what is running was not at fault, and its claim does not count.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn unclaim_running(&self) -> Result<(), StoreError> {
+        self.lock()
+            .execute("update work set state = 'pending', claims = max(claims - 1, 0) where state = 'running'", [])?;
+        Ok(())
+    }
+
+    /// After a start or a failure of the database: what was running is to do again, and what has used up its claims is
+    /// failed with `exhausted`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -277,18 +306,6 @@ impl Store {
     pub fn has_work(&self, session: &str) -> Result<bool, StoreError> {
         let sql = "select exists (select 1 from work where session = ?1 and state in ('pending', 'running'))";
         Ok(self.lock().query_row(sql, [session], |row| row.get(0))?)
-    }
-
-    /// Adds a row that is given up before it was tried, with its cause.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn add_failed(&self, session: &str, number: u32, task: Task, cause: &impl Serialize) -> Result<(), StoreError> {
-        self.lock().execute(
-            "insert or ignore into work (session, number, task, state, cause) values (?1, ?2, ?3, 'failed', ?4)",
-            params![session, number, task.name(), serde_json::to_string(cause)?],
-        )?;
-        Ok(())
     }
 
     /// How many rows of a task are neither pending nor running, and how many there are so far.

@@ -85,6 +85,7 @@ async fn main() -> ExitCode {
     let cli = Cli::parse();
     let root = Root::new(cli.root);
     let style = if matches!(cli.command, Command::Run) { Style::Lines } else { Style::Quiet };
+    shared::paths::keep_from_others();
     log::start(style, std::env::var_os("JOURNAL_STREAM").is_some());
     let result = match cli.command {
         Command::Init { clinic, server, broker, listen } => init(&root, &clinic, &server, &broker, listen),

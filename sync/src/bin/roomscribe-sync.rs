@@ -38,6 +38,7 @@ enum Command {
 async fn main() -> ExitCode {
     let cli = Cli::parse();
     let root = Root::new(cli.root);
+    shared::paths::keep_from_others();
     shared::log::start(shared::log::Style::Lines, std::env::var_os("JOURNAL_STREAM").is_some());
     let result = match cli.command {
         Command::Run => run(&root).await,
