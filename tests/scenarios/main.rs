@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod end_to_end;
+mod interruptions;
 mod matrix;
 mod process;
 mod restart;

@@ -48,7 +48,7 @@ fn the_same_file_gives_the_same_words_whatever_came_before() {
     let output = room.run(&["process", &wav, &mp3, &wav]);
     let records: Vec<serde_json::Value> =
         String::from_utf8(output.stdout).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    assert!(words(&records[0]) == words(&records[2]));
+    assert!(words(&records[0]).len() > 40 && words(&records[0]) == words(&records[2]));
 }
 
 #[test]

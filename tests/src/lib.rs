@@ -3,6 +3,8 @@
 //! Everything is the real thing: the programs beside this test's own, the demo models, a real broker. What is missing
 //! is said with the command that gets it; nothing is skipped.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -261,6 +263,35 @@ pub fn engine_of(parent: u32, kind: &str) -> Option<(rustix::process::Pid, Durat
         let ticks: u64 = fields[11].parse().ok()?;
         is_it.then(|| Some((rustix::process::Pid::from_raw(pid)?, Duration::from_millis(ticks * 10))))?
     })
+}
+
+/// Asks a server on a stream: the status and the answer, if both come.
+fn request(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    Some((status, serde_json::from_str(body).unwrap_or_default()))
+}
+
+/// What a server answers to a `GET` that it grants.
+#[must_use]
+pub fn get(stream: impl Read + Write, path: &str) -> Option<Value> {
+    request(stream, "GET", path, "").filter(|(status, _)| *status == 200).map(|(_, body)| body)
+}
+
+/// Asks the box in `root` over its control socket, and goes away after `patience`.
+#[must_use]
+pub fn call(root: &Path, method: &str, path: &str, body: &str, patience: Duration) -> Option<(u16, Value)> {
+    let stream = UnixStream::connect(shared::paths::Root::new(root).find_control_socket()).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
+    request(stream, method, path, body)
 }
 
 /// Every record must fit the contract.

@@ -96,6 +96,15 @@ impl Microphone {
         Some(appliance::audio::samples_in(at.saturating_sub(epoch)))
     }
 
+    /// Takes it away: nobody can open it any more.
+    ///
+    /// # Panics
+    /// If it is away already.
+    pub fn unplug(&mut self) {
+        self.running.kill();
+        std::fs::remove_file(self.folder.join("microphone.fifo")).expect("a FIFO to take away");
+    }
+
     /// Whether it still plays.
     pub fn is_alive(&mut self) -> bool {
         self.running.0.try_wait().is_ok_and(|ended| ended.is_none())

@@ -1,8 +1,6 @@
 //! Microphone to clinic: every program of the product under one root, a real broker between them.
 
-use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
 
@@ -30,14 +28,6 @@ pub struct Stack {
     /// The clinic's end.
     pub clinic: Running,
     http: u16,
-}
-
-fn http(mut stream: impl Read + Write, path: &str) -> Option<Value> {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    head.starts_with("HTTP/1.1 200").then(|| serde_json::from_str(body).ok())?
 }
 
 impl Stack {
@@ -76,14 +66,15 @@ impl Stack {
     /// What the clinic answers on HTTP.
     #[must_use]
     pub fn clinic_says(&self, path: &str) -> Option<Value> {
-        http(TcpStream::connect(("127.0.0.1", self.http)).ok()?, path)
+        crate::get(TcpStream::connect(("127.0.0.1", self.http)).ok()?, path)
     }
 
     /// What the box answers on its control socket.
     #[must_use]
     pub fn box_says(&self, path: &str) -> Option<Value> {
-        let root = shared::paths::Root::new(self.room.root());
-        http(UnixStream::connect(root.find_control_socket()).ok()?, path)
+        crate::call(self.room.root(), "GET", path, "", crate::PATIENCE)
+            .filter(|(status, _)| *status == 200)
+            .map(|(_, body)| body)
     }
 
     /// Waits until the box believes that the clinic has the session, and gives the clinic's record of it.
