@@ -5,7 +5,7 @@
 packages_build=(build-essential pkg-config cmake libclang-dev libasound2-dev git ca-certificates python3 python3-pip unzip zstd)
 packages_demo=(mosquitto mosquitto-clients curl)
 packages_checks=(shellcheck systemd)
-packages_rust=(rustc-web cargo-web rustfmt-web)
+packages_rust=(rustc-web cargo-web rustfmt-web rust-web-clippy)
 
 # ONNX Runtime: one version on every platform. Sums of the wheel and of the library in it, as pip delivered them in
 # November 2026 (pip itself compares the wheel with the sum that the registry's index publishes).

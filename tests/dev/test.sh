@@ -15,14 +15,7 @@ run_tests() {
     export ROOMSCRIBE_TEST_MODELS=$target/models
 
     part "format" cargo fmt --all --check
-    if has_clippy; then
-        part "lints" cargo clippy --release --locked --workspace --all-targets -- -D warnings
-    elif command -v rustup >/dev/null; then
-        part "lints" die "rustup is here, but clippy is not: rustup component add clippy"
-    else
-        say "-- lints: NOT RUN: Debian's Rust comes without clippy; only a Rust from rustup has it."
-        table+=("$(printf '%-8s %-34s %s' 'NOT RUN' lints 'no clippy in Debian; use rustup')")
-    fi
+    part "lints" lints
     part "shell scripts" shellcheck --external-sources --check-sourced dev .ci/run
     part "systemd units" check_units
     part "tests without devices or engines" cargo test --release --locked --workspace --no-default-features --lib --bins --tests
@@ -39,6 +32,11 @@ run_tests() {
         say "dev: failed: ${failed[*]}"
         exit 1
     fi
+}
+
+lints() {
+    has_clippy || die "clippy is not here. With rustup: rustup component add clippy. With Debian's Rust: apt-get install rust-web-clippy"
+    cargo clippy --release --locked --workspace --all-targets -- -D warnings
 }
 
 row() { printf '%-8s %-34s %s' "$1" "$2" "$(seconds_since "$3")"; }
