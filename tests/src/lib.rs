@@ -201,7 +201,6 @@ impl Default for TestBox {
 }
 
 /// What `roomscribe process` gave for one file.
-#[derive(Debug)]
 pub struct Processed {
     /// Exit code.
     pub code: Option<i32>,

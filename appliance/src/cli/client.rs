@@ -10,8 +10,7 @@ use tokio::net::UnixStream;
 
 use super::{Failed, code};
 
-/// What the daemon answered.
-#[derive(Debug)]
+/// What the daemon answered; it may hold what was said.
 pub struct Answered {
     /// HTTP status.
     pub status: u16,
@@ -65,7 +64,8 @@ pub async fn demand(root: &Root, method: Method, path: &str, body: Option<&Value
     match answered.status {
         200..=299 => Ok(answered.body),
         503 if answered.body["error"]["type"] == "CircuitBreakerOpenError" => {
-            Err(Failed::new(code::REFUSED, message(&answered.body)))
+            let wait = answered.body["error"]["retry_after"].as_u64();
+            Err(super::refused(wait))
         }
         _ => Err(Failed::new(code::FAILED, message(&answered.body))),
     }

@@ -161,6 +161,14 @@ impl Failed {
     }
 }
 
+/// What is said where the transcription breaker lets nothing through; it tries again in `wait` seconds, or never by
+/// itself.
+fn refused(wait: Option<u64>) -> Failed {
+    let until = wait.map_or("until it is reset".to_owned(), |seconds| format!("and tries again in {seconds} s"));
+    let remedy = "roomscribe breaker reset transcription";
+    Failed::new(code::REFUSED, format!("the transcription circuit breaker is open {until}; if it is mended: {remedy}"))
+}
+
 type Answer = Result<u8, Failed>;
 
 /// Does what the arguments say.

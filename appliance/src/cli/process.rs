@@ -70,7 +70,7 @@ fn bar(file: &Path, number: usize, count: usize) -> ProgressBar {
 
 async fn in_process(context: &Arc<Context>, file: &Path, bar: &ProgressBar) -> Result<Value, Failed> {
     let failed = |why: ImportError| match &why {
-        ImportError::Refused(open) => Failed::new(code::REFUSED, open.to_string()),
+        ImportError::Refused(open) => super::refused(open.retry_after.map(|d| d.as_secs_f64().ceil() as u64)),
         ImportError::Disk(_) | ImportError::Store(_) => Failed::because(&why),
     };
     admit(context).map_err(failed)?;
