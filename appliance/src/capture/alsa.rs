@@ -6,11 +6,13 @@
 use alsa::pcm::{Access, Format, HwParams, PCM, State};
 use alsa::{Direction, ValueOr};
 
-use super::{BLOCK_SAMPLES, Microphone, MicrophoneError};
+use super::{Microphone, MicrophoneError};
 use crate::audio::SAMPLE_RATE_HZ;
 
 /// Samples the device may gather while nobody fetches: 4 s. Cheap cards stall for a second or two.
 const BUFFER_SAMPLES: i64 = 4 * SAMPLE_RATE_HZ as i64;
+/// Samples after which the device wakes whoever waits: 100 ms, ten times a second.
+const PERIOD_SAMPLES: i64 = SAMPLE_RATE_HZ as i64 / 10;
 /// A device that gives nothing for this long is lost. Milliseconds.
 const SILENT_MS: u32 = 2_000;
 
@@ -53,7 +55,7 @@ fn configure(pcm: &PCM) -> Result<(), alsa::Error> {
     parameters.set_channels(1)?;
     parameters.set_rate(SAMPLE_RATE_HZ, ValueOr::Nearest)?;
     parameters.set_buffer_size_near(BUFFER_SAMPLES)?;
-    parameters.set_period_size_near(BLOCK_SAMPLES as i64, ValueOr::Nearest)?;
+    parameters.set_period_size_near(PERIOD_SAMPLES, ValueOr::Nearest)?;
     pcm.hw_params(&parameters)
 }
 

@@ -19,8 +19,9 @@ use tracing::{error, info, warn};
 use crate::audio::{SAMPLE_RATE_HZ, duration, peak_dbfs, samples_in};
 use crate::spool::SpoolWriter;
 
-/// Samples asked for at a time: 100 ms, so that a stop is noticed soon.
-pub const BLOCK_SAMPLES: usize = SAMPLE_RATE_HZ as usize / 10;
+/// Samples asked for at a time: 10 ms. Small, because ALSA's `file` plug-in takes a short read of a FIFO for a whole one:
+/// whoever plays into it in blocks of any multiple of this is heard as played.
+pub const BLOCK_SAMPLES: usize = SAMPLE_RATE_HZ as usize / 100;
 /// How long to wait before opening a lost microphone again.
 const REOPEN: Duration = Duration::from_secs(1);
 /// A device that runs this far ahead of the clock does not sample a room; it is slowed down to it.

@@ -23,8 +23,12 @@ impl Microphone for Scripted {
         let next = self.0.lock().unwrap().pop_front();
         match next {
             Some(Do::Give(count, value)) => {
-                into[..count].fill(value);
-                Ok(count)
+                let now = count.min(into.len());
+                into[..now].fill(value);
+                if count > now {
+                    self.0.lock().unwrap().push_front(Do::Give(count - now, value));
+                }
+                Ok(now)
             }
             Some(Do::Fail(why)) => Err(why),
             Some(Do::Wait(pause)) => {

@@ -11,7 +11,7 @@
 //!   After a pause the reader first gets what waited, and then the present.
 //! - ALSA's file plugin takes a short read for a full one and leaves in the rest whatever the caller's buffer held, so
 //!   each read must find all it asks for: blocks leave whole or not at all, and `--block` must be a multiple of the
-//!   frames that the recorder takes per read. The default is what `roomscribe` takes; 10, 20 and 50 ms go into it too.
+//!   frames that the recorder takes per read: `roomscribe` takes 10 ms.
 
 use std::fmt;
 use std::io::{IsTerminal, Write as _};
