@@ -1,6 +1,7 @@
 //! Starting and ending sessions, and going on with one after a restart.
 //!
 //!   Idle ── start ──▶ Starting ── microphone open, row and spool made ──▶ Recording ── stop ──▶ Stopping ──▶ Idle
+//!   any ── the daemon stops ──▶ Suspended
 //!
 //! No lock is held while a microphone or a disk takes its time: whoever asks meanwhile is told the state.
 
@@ -49,6 +50,7 @@ enum Slot {
     Starting,
     Recording { session: String, recording: Recording },
     Stopping { session: String },
+    Suspended,
 }
 
 /// The one session that a room can have.
@@ -74,7 +76,7 @@ impl Sessions {
     pub fn recording(&self) -> Option<(String, Arc<Progress>)> {
         match &*self.slot() {
             Slot::Recording { session, recording } => Some((session.clone(), recording.progress.clone())),
-            Slot::Idle | Slot::Starting | Slot::Stopping { .. } => None,
+            Slot::Idle | Slot::Starting | Slot::Stopping { .. } | Slot::Suspended => None,
         }
     }
 
@@ -90,7 +92,9 @@ impl Sessions {
         };
         match &mut *self.slot() {
             slot @ Slot::Idle => *slot = Slot::Starting,
-            Slot::Starting | Slot::Recording { .. } | Slot::Stopping { .. } => return Err(SessionError::Busy),
+            Slot::Starting | Slot::Recording { .. } | Slot::Stopping { .. } | Slot::Suspended => {
+                return Err(SessionError::Busy);
+            }
         }
         let begun = self.door.open().map_err(SessionError::from).and_then(|open| self.begin(open, basis, by));
         let (slot, answer) = match begun {
@@ -140,7 +144,7 @@ impl Sessions {
             let mut slot = self.slot();
             let name = match &*slot {
                 Slot::Recording { session: name, .. } if session.is_none_or(|s| s == name) => name.clone(),
-                Slot::Idle | Slot::Starting | Slot::Recording { .. } | Slot::Stopping { .. } => {
+                Slot::Idle | Slot::Starting | Slot::Recording { .. } | Slot::Stopping { .. } | Slot::Suspended => {
                     return Err(SessionError::NotRecording);
                 }
             };
@@ -172,9 +176,11 @@ impl Sessions {
         Ok(())
     }
 
-    /// Puts what was gathered on the disk and leaves the session to the next start, which goes on with it.
+    /// Puts what was gathered on the disk and leaves the session to the next start, which goes on with it. Nothing is
+    /// started or settled after this.
     pub fn suspend(&self) {
-        if let Slot::Recording { recording, .. } = std::mem::replace(&mut *self.slot(), Slot::Idle) {
+        let before = std::mem::replace(&mut *self.slot(), Slot::Suspended);
+        if let Slot::Recording { recording, .. } = before {
             recording.end(Ending::Suspended, PATIENCE);
         }
     }
@@ -187,7 +193,7 @@ impl Sessions {
         // The slot is held while the store is read, so that no session begins in between.
         let slot = self.slot();
         let current = match &*slot {
-            Slot::Starting => return Ok(()),
+            Slot::Starting | Slot::Suspended => return Ok(()),
             Slot::Idle => None,
             Slot::Recording { session, .. } | Slot::Stopping { session } => Some(session.as_str()),
         };
@@ -261,5 +267,65 @@ impl Sessions {
                 error!(session_id = session.id, error = %report(&why), "The session's end could not be stored.")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::clock::SystemClock;
+    use shared::paths::Root;
+    use shared::settings::Settings;
+
+    struct Quiet;
+
+    impl MicrophoneDoor for Quiet {
+        fn open(&self) -> Result<Box<dyn Microphone>, MicrophoneError> {
+            Ok(Box::new(Quiet))
+        }
+    }
+
+    impl Microphone for Quiet {
+        fn read(&mut self, into: &mut [i16]) -> Result<usize, MicrophoneError> {
+            std::thread::sleep(Duration::from_millis(10));
+            into.fill(0);
+            Ok(into.len())
+        }
+    }
+
+    fn box_in(folder: &std::path::Path) -> (Arc<Context>, Sessions) {
+        let opened = Context::open(Root::new(folder), Settings::default(), Arc::new(SystemClock::new()));
+        let context = Arc::new(opened.unwrap());
+        (context.clone(), Sessions::new(context, Arc::new(Quiet)))
+    }
+
+    /// What settles sessions runs until the very end of the daemon: it used to end the one that was to be gone on with.
+    #[test]
+    fn a_suspended_session_is_not_settled_and_the_next_start_goes_on_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (context, sessions) = box_in(folder.path());
+        let id = sessions.start(Some("verbal".into()), None).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        sessions.suspend();
+        sessions.settle().unwrap();
+        assert_eq!(context.store.session(&id).unwrap().status, Status::Recording);
+        assert!(matches!(sessions.start(Some("verbal".into()), None), Err(SessionError::Busy)));
+        drop((context, sessions));
+        let (context, sessions) = box_in(folder.path());
+        sessions.take_up().unwrap();
+        assert_eq!(sessions.recording().unwrap().0, id);
+        sessions.settle().unwrap();
+        assert_eq!(sessions.stop(None).unwrap(), id);
+        assert_eq!(context.store.session(&id).unwrap().status, Status::Queued);
+    }
+
+    #[test]
+    fn a_session_whose_end_could_not_be_stored_is_ended_soon_after() {
+        let folder = tempfile::tempdir().unwrap();
+        let (context, sessions) = box_in(folder.path());
+        let id = sessions.start(Some("verbal".into()), None).unwrap();
+        *sessions.slot() = Slot::Idle;
+        sessions.settle().unwrap();
+        assert_eq!(context.store.session(&id).unwrap().status, Status::Queued);
     }
 }

@@ -7,6 +7,7 @@ counted). Recordings are read from the folder `shared` beside the checkout.
 """
 
 import argparse
+import itertools
 import json
 import re
 import subprocess
@@ -45,8 +46,9 @@ def whisper_cpp(model, wav, **settings):
 
 def measure_words(roomscribe, root, shared):
     model = shared / "models/demo-whisper-q8_0.bin"
-    print("| recording | words | roomscribe | whisper.cpp, no_context | whisper.cpp, no context at all | time, ratio |")
-    print("|---|---|---|---|---|---|")
+    print("| recording | words | roomscribe | whisper.cpp, no_context | whisper.cpp, no context at all | time, ratio |"
+          " right speaker |")
+    print("|---|---|---|---|---|---|---|")
     for name in CONVERSATIONS:
         wav = shared / f"audio/conversation/{name}.wav"
         turns = json.loads(wav.with_suffix(".json").read_text())["turns"]
@@ -56,7 +58,22 @@ def measure_words(roomscribe, root, shared):
         alone, alone_s = whisper_cpp(model, wav)
         strict, _ = whisper_cpp(model, wav, n_max_text_ctx=0)
         wer = [f"{100 * jiwer.wer(reference, text):.2f} %" for text in (ours, alone, strict)]
-        print(f"| {name} | {len(reference.split())} | {' | '.join(wer)} | {ours_s / alone_s:.2f} |", flush=True)
+        print(f"| {name} | {len(reference.split())} | {' | '.join(wer)} | {ours_s / alone_s:.2f} |"
+              f" {right_speaker(record['segments'], turns)} of {len(record['segments'])} |", flush=True)
+
+
+def right_speaker(segments, turns):
+    """How many segments lie in a turn of the person their label stands for, by the best naming of the labels."""
+    heard = {}
+    for segment in segments:
+        middle = (segment["start"] + segment["end"]) / 2
+        turn = min(turns, key=lambda t: max(t["start"] - middle, middle - t["end"], 0))
+        pair = (segment["speaker"], turn["speaker"])
+        heard[pair] = heard.get(pair, 0) + 1
+    labels, people = ({pair[i] for pair in heard} for i in (0, 1))
+    names = list(people) + [None] * len(labels)
+    return max(sum(heard.get(pair, 0) for pair in zip(labels, naming))
+               for naming in itertools.permutations(names, len(labels)))
 
 
 def read_rttm(text, wanted=None):

@@ -16,6 +16,8 @@ use shared::log::{self, Style};
 use shared::paths::Root;
 use shared::store::Store;
 
+use crate::context::StartError;
+use crate::daemon::DaemonError;
 use crate::engine::serve::{EngineCommand, serve};
 use crate::export::{Format, export};
 
@@ -161,6 +163,17 @@ impl Failed {
     }
 }
 
+/// Why a root could not be worked on.
+fn not_opened(why: DaemonError) -> Failed {
+    let code = match &why {
+        DaemonError::Start(StartError::Busy) => code::UNREACHABLE,
+        DaemonError::Start(_) | DaemonError::Settings(_) | DaemonError::Store(_) | DaemonError::Socket { .. } => {
+            code::FAILED
+        }
+    };
+    Failed::new(code, report(&why))
+}
+
 /// What is said where the transcription breaker lets nothing through; it tries again in `wait` seconds, or never by
 /// itself.
 fn refused(wait: Option<u64>) -> Failed {
@@ -203,7 +216,7 @@ fn dispatch(command: Command, common: &Common) -> Answer {
     match command {
         Command::Engine { .. } => Ok(code::USAGE),
         Command::Run => local(async {
-            crate::daemon::run(root).await.map_err(|why| Failed::because(&why))?;
+            crate::daemon::run(root).await.map_err(not_opened)?;
             Ok(code::DONE)
         }),
         Command::Process { files } => local(process::process(root, files)),

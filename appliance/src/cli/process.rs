@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use shared::paths::Root;
 
 use super::{Answer, Failed, client, code, say};
-use crate::context::{Context, StartError};
+use crate::context::Context;
 use crate::control::outcome;
-use crate::daemon::{DaemonError, open, start_work};
+use crate::daemon::{open, start_work};
 use crate::import::{ImportError, admit, concluded, take_in};
 
 /// Processes every file in order; ends with the first code that is not 0.
@@ -42,14 +42,15 @@ pub async fn process(root: Root, files: Vec<PathBuf>) -> Answer {
             first = code;
         }
     }
+    // Other sessions of this root may be in work: that this command ends is not the fault of their windows.
+    if let Some(context) = here {
+        context.store.unclaim_running().map_err(|why| Failed::because(&why))?;
+    }
     Ok(first)
 }
 
 fn start(root: &Root) -> Result<Arc<Context>, Failed> {
-    let context = open(root.clone()).map_err(|why| match why {
-        DaemonError::Start(StartError::Busy) => Failed::new(code::UNREACHABLE, why.to_string()),
-        _ => Failed::because(&why),
-    })?;
+    let context = open(root.clone()).map_err(super::not_opened)?;
     start_work(&context);
     Ok(context)
 }
