@@ -7,12 +7,14 @@ use shared::breaker::Service;
 use shared::error::{
     CircuitBreakerOpenError, DiarizationError, ProcessingError, TaskFailure, TranscriptionError, report,
 };
+use shared::log::CRITICAL;
 use shared::record::{
     Attempts, DiarizationStatus, Gap, Model, Processing, Record, RecordError, Speaker, SpeakerCount, Status, VERSION,
     seconds,
 };
 use shared::seal::{Address, SealError, sha256};
-use shared::store::{DamagedRow, Finish, Row, SessionRow, Store, StoreError};
+use shared::store::{DamagedRow, Finish, OutboxState, Row, SessionRow, Store, StoreError};
+use shared::task::Task;
 use tracing::{error, info, warn};
 
 use crate::context::Context;
@@ -62,15 +64,31 @@ async fn conclude_ready(context: &Arc<Context>) -> Result<(), StoreError> {
         for session in context.store.sessions_in(status)? {
             let cut_up_to = context.store.windows(&session.id)?.last().map_or(0, |w| w.end_sample);
             if session.ended_at.is_some() && cut_up_to >= session.samples && !context.store.has_work(&session.id)? {
-                let (id, context) = (session.id.clone(), context.clone());
+                let (id, shared) = (session.id.clone(), context.clone());
                 // Clustering and sealing take a while; meanwhile the box listens.
-                let concluded = tokio::task::spawn_blocking(move || conclude(&context, &session)).await;
-                if let Ok(Err(why)) = concluded {
+                let concluded = context.aside(move || conclude(&shared, &session)).await;
+                if let Some(Err(why)) = concluded {
                     error!(session_id = id, error = %report(&why), "A session could not be concluded; trying again.");
+                    mend(context, &id, &why)?;
                 }
             }
         }
     }
+    Ok(())
+}
+
+/// What cannot be read of a session is made again, or given up, so that it does not stand still for ever.
+fn mend(context: &Context, session: &str, why: &ConcludeError) -> Result<(), StoreError> {
+    if !matches!(why, ConcludeError::Store(StoreError::Damaged(_))) {
+        return Ok(());
+    }
+    let (store, now) = (&context.store, context.now().wall);
+    let transcription = TaskFailure::at_once(TranscriptionError::Damaged);
+    let diarization = TaskFailure::at_once(DiarizationError::Damaged);
+    let rows = store.mend_rows::<Transcribed, _>(session, Task::Transcription, &transcription, now)?
+        + store.mend_rows::<Voiced, _>(session, Task::Diarization, &diarization, now)?;
+    warn!(session_id = session, rows, "Results that cannot be read were put aside.");
+    context.work.notify_waiters();
     Ok(())
 }
 
@@ -79,13 +97,14 @@ async fn conclude_ready(context: &Arc<Context>) -> Result<(), StoreError> {
 /// # Errors
 /// [`ConcludeError`]; the session then stands as it stood.
 pub fn conclude(context: &Context, session: &SessionRow) -> Result<(), ConcludeError> {
-    let transcription: Vec<TranscriptionRow> = context.store.rows(&session.id, Service::Transcription)?;
-    let diarization: Vec<DiarizationRow> = context.store.rows(&session.id, Service::Diarization)?;
+    let transcription: Vec<TranscriptionRow> = context.store.rows(&session.id, Task::Transcription)?;
+    let diarization: Vec<DiarizationRow> = context.store.rows(&session.id, Task::Diarization)?;
     let view = context.breakers.view(Service::Diarization);
     let refusal = CircuitBreakerOpenError {
         service_name: Service::Diarization,
         failure_count: view.failure_count,
         retry_after: view.retry_after,
+        ailment: view.ailment,
     };
     let require = context.settings.session.require_diarization;
     let tried = Ended::of(&diarization);
@@ -100,7 +119,7 @@ pub fn conclude(context: &Context, session: &SessionRow) -> Result<(), ConcludeE
     match verdict {
         Verdict::Postponed => {
             warn!(
-                session_id = session.id, error_type = "CircuitBreakerOpenError",
+                session_id = session.id, error_type = "CircuitBreakerOpenError", is_retryable = false, retry_count = 0,
                 circuit_breaker_state = %context.breakers.view(Service::Transcription).state, severity = "warning",
                 "Session postponed until the circuit breaker lets it through."
             );
@@ -122,14 +141,35 @@ pub fn conclude(context: &Context, session: &SessionRow) -> Result<(), ConcludeE
 }
 
 fn announce_failure(context: &Context, failed: &ProcessingError, is_critical: bool) {
-    let severity = if is_critical { "critical" } else { "error" };
+    let details = &failed.error_details;
+    let is_retryable = details["is_retryable"].as_bool().unwrap_or(false);
+    let retry_count = details["retry_count"].as_u64().unwrap_or(0);
     let state = context.breakers.view(Service::Transcription).state;
-    error!(
-        session_id = failed.session_id, error_type = failed.error_type, severity,
-        is_retryable = failed.error_details["is_retryable"].as_bool().unwrap_or(false),
-        retry_count = failed.error_details["retry_count"].as_u64().unwrap_or(0),
-        circuit_breaker_state = %state, error = failed.chain.join(": "), "Session failed."
-    );
+    let (session_id, error_type, error) = (&failed.session_id, &failed.error_type, failed.chain.join(": "));
+    if is_critical {
+        error!(
+            target: CRITICAL, session_id, error_type, is_retryable, retry_count, circuit_breaker_state = %state,
+            severity = "critical", error, "Session failed: neither words nor speakers."
+        );
+    } else {
+        error!(
+            session_id, error_type, is_retryable, retry_count, circuit_breaker_state = %state, severity = "error",
+            error, "Session failed."
+        );
+    }
+}
+
+/// Whether a session that was tried again ended as it had ended before.
+fn is_as_before(context: &Context, session: &SessionRow, record: &Record) -> Result<bool, StoreError> {
+    if context.store.outbox_state(&session.id, session.revision)? == Some(OutboxState::Refused) {
+        return Ok(false);
+    }
+    let last = context.store.record(&session.id)?.and_then(|json| serde_json::from_slice::<Record>(&json).ok());
+    Ok(last.is_some_and(|last| {
+        last.status == record.status
+            && last.diarization_status == record.diarization_status
+            && last.error_message == record.error_message
+    }))
 }
 
 fn keep(
@@ -147,6 +187,12 @@ fn keep(
     record.diarization_status = diarization_status;
     record.error_message = error.as_ref().map(|e| e.message.clone());
     record.error = error.as_ref().map(|e| RecordError { error_type: e.error_type.clone(), chain: e.chain.clone() });
+    if is_as_before(context, session, &record)? {
+        context.store.unchanged(&session.id, status, context.now().wall)?;
+        info!(session_id = session.id, status = %status, "Tried again, and as before.");
+        return Ok(());
+    }
+    record.revision = context.store.next_revision(&session.id)?;
     let parcel = match seal(context, &record) {
         Ok(parcel) => parcel,
         Err(why) => {
@@ -162,14 +208,22 @@ fn keep(
             diarization_status,
             error: error.as_ref(),
             record: &json,
-            revision: session.revision,
+            revision: record.revision,
             parcel: parcel.as_ref().map(|(bytes, sum)| (bytes.as_slice(), sum.as_str())),
         },
         context.now().wall,
     )?;
     let error_message = record.error_message.as_deref().unwrap_or("");
     if diarization_status == DiarizationStatus::Failed && is_done {
-        warn!(session_id = session.id, error = error_message, severity = "warning", "Using undiarized transcript.");
+        let details = error.as_ref().map(|e| &e.error_details);
+        let is_retryable = details.and_then(|d| d["is_retryable"].as_bool()).unwrap_or(false);
+        let retry_count = details.and_then(|d| d["retry_count"].as_u64()).unwrap_or(0);
+        let state = context.breakers.view(Service::Diarization).state;
+        let error_type = error.as_ref().map_or("", |e| e.error_type.as_str());
+        warn!(
+            session_id = session.id, error_type, is_retryable, retry_count, circuit_breaker_state = %state,
+            error = error_message, severity = "warning", "Using undiarized transcript."
+        );
     }
     info!(
         session_id = session.id, status = %status, diarization_status = diarization_status.name(),
@@ -207,11 +261,19 @@ fn compose(
     let spoken: Vec<Spoken> = transcription
         .iter()
         .flat_map(|row| {
-            let phrases = row.result.as_ref().map(|t| t.phrases.clone()).unwrap_or_default();
-            phrases.into_iter().map(|phrase| Spoken { phrase, blind_cut: row.window.blind_cut })
+            row.result.iter().flat_map(|heard| {
+                heard.phrases.iter().map(|phrase| Spoken {
+                    phrase: phrase.clone(),
+                    blind_cut: row.window.blind_cut,
+                    model: heard.model.clone(),
+                })
+            })
         })
         .collect();
-    let model = transcription.iter().find_map(|r| r.result.as_ref()).map_or("", |t| t.model.as_str());
+    let mut transcribers: Vec<&str> =
+        transcription.iter().filter_map(|r| Some(r.result.as_ref()?.model.as_str())).collect();
+    transcribers.sort_unstable();
+    transcribers.dedup();
     let (turns, speech) = match &voices {
         Some(voices) => (Some(voices.turns.as_slice()), Some(voices.regions.as_slice())),
         None => (None, None),
@@ -235,12 +297,12 @@ fn compose(
         consent: session.consent.clone(),
         speaker_count: SpeakerCount { best: u32::try_from(speakers.len()).unwrap_or(u32::MAX), maybe: None },
         speakers,
-        segments: label(&spoken, turns, speech, model),
+        segments: label(&spoken, turns, speech),
         gaps: gaps(context, session),
-        models: models(context, model, voices.as_ref().map(|v| v.model.as_str())),
+        models: models(context, &transcribers, voices.as_ref().map(|v| v.model.as_str())),
         attempts: Attempts {
-            transcription: highest(context, session, Service::Transcription)?,
-            diarization: highest(context, session, Service::Diarization)?,
+            transcription: highest(context, session, Task::Transcription)?,
+            diarization: highest(context, session, Task::Diarization)?,
         },
         processing: Processing {
             seconds: seconds(session.engine_seconds),
@@ -250,7 +312,7 @@ fn compose(
 }
 
 /// The most attempts that any window needed.
-fn highest(context: &Context, session: &SessionRow, task: Service) -> Result<u32, StoreError> {
+fn highest(context: &Context, session: &SessionRow, task: Task) -> Result<u32, StoreError> {
     let rows: Vec<Row<serde_json::Value, serde_json::Value>> = context.store.rows(&session.id, task)?;
     Ok(rows.iter().map(|r| r.attempts).max().unwrap_or(0))
 }
@@ -260,7 +322,7 @@ fn highest(context: &Context, session: &SessionRow, task: Service) -> Result<u32
 /// # Errors
 /// [`StoreError`].
 pub fn turns(store: &Store, session: &str) -> Result<Vec<Turn>, StoreError> {
-    let rows: Vec<DiarizationRow> = store.rows(session, Service::Diarization)?;
+    let rows: Vec<DiarizationRow> = store.rows(session, Task::Diarization)?;
     Ok(Voices::of(&rows).map(|v| v.turns).unwrap_or_default())
 }
 
@@ -309,10 +371,10 @@ fn gaps(context: &Context, session: &SessionRow) -> Vec<Gap> {
         .collect()
 }
 
-fn models(context: &Context, transcriber: &str, voice: Option<&str>) -> Vec<Model> {
+fn models(context: &Context, transcribers: &[&str], voice: Option<&str>) -> Vec<Model> {
     let vad = voice.and_then(|_| crate::models::ranked(Role::Vad).next()).map(|m| m.id.as_str());
-    let ids = [Some(transcriber), vad, voice];
-    let known = ids.into_iter().flatten().filter_map(|id| LOCK.iter().find(|m| m.id == id));
+    let ids = transcribers.iter().copied().chain(vad).chain(voice);
+    let known = ids.filter_map(|id| LOCK.iter().find(|m| m.id == id));
     known
         .map(|entry| Model {
             id: entry.id.clone(),

@@ -3,18 +3,27 @@
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use shared::clock::{Clock, Now};
+use shared::error::EngineFault;
 use shared::guard::{Breakers, Guard};
 use shared::paths::Root;
 use shared::record::TimeQuality;
 use shared::seal::{ClinicPublic, SealError};
 use shared::settings::Settings;
-use shared::store::{Store, StoreError, Task};
+use shared::store::{Store, StoreError};
+use shared::task::Task;
 use tokio::sync::Notify;
+use tracing::error;
 
 use crate::engines::Engines;
+use crate::ladder::Ladder;
+use crate::vitals::{self, Vitals, ailment, must_stop};
+
+/// How often the board's temperature is looked at while an engine works: it rises a degree in seconds.
+const HEAT_CHECK: Duration = Duration::from_secs(2);
 
 /// Why a box cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +48,27 @@ pub enum StartError {
     ClinicKeys(#[source] SealError),
 }
 
+/// Where work goes that would hold others up: clustering, sealing, reading models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aside {
+    /// To a thread of its own.
+    Threads,
+    /// Nowhere: it is done at once, so that the same seed gives the same order.
+    Here,
+}
+
+/// What a box meets the world through; the real ones, or a test's.
+pub struct Doors {
+    /// The clocks.
+    pub clock: Arc<dyn Clock>,
+    /// The database.
+    pub store: Arc<Store>,
+    /// The board's state; `None` is the real one.
+    pub vitals: Option<Arc<dyn Vitals>>,
+    /// Where long work goes.
+    pub aside: Aside,
+}
+
 /// See the top of the file.
 pub struct Context {
     /// Where everything lies.
@@ -61,6 +91,15 @@ pub struct Context {
     pub work: Notify,
     /// Rung when a session may be ready to be decided.
     pub settled: Notify,
+    /// Rung when a session was dropped: what is under way for it is to be stopped.
+    pub dropped: Notify,
+    /// The board's state.
+    pub vitals: Arc<dyn Vitals>,
+    /// Which transcription model is used.
+    pub ladder: Mutex<Ladder>,
+    /// The transcription model of the last window.
+    pub transcriber: Mutex<Option<String>>,
+    aside: Aside,
     _lock: File,
 }
 
@@ -70,16 +109,45 @@ impl Context {
     /// # Errors
     /// [`StartError`].
     pub fn open(root: Root, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        Self::open_with(root, settings, |root| {
+            let store = Arc::new(Store::open(&root.database())?);
+            Ok(Doors { clock, store, vitals: None, aside: Aside::Threads })
+        })
+    }
+
+    /// As [`Context::open`], through doors that are made once this process has the root to itself.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn open_with(
+        root: Root,
+        settings: Settings,
+        doors: impl FnOnce(&Root) -> Result<Doors, StoreError>,
+    ) -> Result<Self, StartError> {
         for folder in [root.data(), root.spool(), root.run(), root.models()] {
             std::fs::create_dir_all(&folder)
                 .map_err(|source| StartError::Folder { folder: folder.display().to_string(), source })?;
         }
         let lock = lock(&root.run().join("lock"))?;
-        let store = Arc::new(Store::open(&root.database())?);
-        let breakers = Breakers::open(store.clone(), clock.clone(), |service| settings.breaker_policy(service));
+        let Doors { clock, store, vitals, aside } = doors(&root)?;
+        for damage in store.mend(clock.now().wall)? {
+            let (source, key, field) = (damage.source, damage.key, damage.field);
+            error!(
+                source,
+                key,
+                field,
+                why = damage.why,
+                remedy = damage.remedy,
+                "Something stored cannot be read and was put aside."
+            );
+        }
+        let owned = Task::ALL.map(Task::service);
+        let breakers = Breakers::open(store.clone(), clock.clone(), &owned, |service| settings.breaker_policy(service));
         let clinic = settings.link.as_ref().map(|l| ClinicPublic::from_hex(&l.sealing_key, &l.signing_key));
+        let engines = Arc::new(Engines::new(&root, settings.engine.clone()));
+        let vitals = vitals.unwrap_or_else(|| Arc::new(vitals::System::new(&root, engines.models())));
         Ok(Self {
-            engines: Arc::new(Engines::new(&root, settings.engine.clone())),
+            engines,
             root,
             store,
             breakers: Arc::new(breakers),
@@ -89,8 +157,53 @@ impl Context {
             begun: Notify::new(),
             work: Notify::new(),
             settled: Notify::new(),
+            dropped: Notify::new(),
+            vitals,
+            ladder: Mutex::default(),
+            transcriber: Mutex::default(),
+            aside,
             _lock: lock,
         })
+    }
+
+    /// Does what would hold others up; `None` if it was cut short.
+    pub async fn aside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        match self.aside {
+            Aside::Threads => tokio::task::spawn_blocking(work).await.ok(),
+            Aside::Here => Some(work()),
+        }
+    }
+
+    /// Checks the board, and the models, before work of `task`: a failing check opens its breaker, a passing one lets
+    /// it probe.
+    pub async fn check(&self, task: Task) {
+        let (vitals, limits) = (self.vitals.clone(), self.settings.health.clone());
+        let is_held_open = self.breakers.view(task.service()).ailment.is_some();
+        let found = self.aside(move || {
+            let board = ailment(&vitals.board(), &limits);
+            // A model that cannot be used fails the call that finds it, which says so; after that it is looked at
+            // again here, until it can.
+            board.or_else(|| if is_held_open { vitals.models(task) } else { None })
+        });
+        if let Some(found) = found.await {
+            self.breakers.checked(task.service(), found);
+        }
+    }
+
+    /// Waits until the board is so hot that work under way must be stopped.
+    pub async fn overheated(&self) -> EngineFault {
+        loop {
+            tokio::time::sleep(HEAT_CHECK).await;
+            if let Some(stop) = must_stop(&self.vitals.board(), &self.settings.health) {
+                return stop;
+            }
+        }
+    }
+
+    /// The transcription model of the last window.
+    #[must_use]
+    pub fn last_transcriber(&self) -> Option<String> {
+        self.transcriber.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// All clocks, read once.
@@ -107,8 +220,13 @@ impl Context {
 
     /// The guard around one task's calls.
     #[must_use]
-    pub fn guard(&self, task: Task) -> Guard {
-        Guard { breakers: self.breakers.clone(), service: task, retry: self.settings.retry_policy() }
+    pub fn guard(&self, task: Task, session: &str) -> Guard {
+        Guard {
+            breakers: self.breakers.clone(),
+            service: task.service(),
+            retry: self.settings.retry_policy(),
+            session: session.to_owned(),
+        }
     }
 }
 

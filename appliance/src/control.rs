@@ -16,11 +16,12 @@ use serde_json::{Value, json};
 use shared::breaker::Service;
 use shared::error::{CircuitBreakerOpenError, report};
 use shared::record::Status;
-use shared::store::{OutboxState, SessionRow, Store, StoreError};
+use shared::store::{BreakerCommand, OutboxState, QueueError, SessionRow, Store, StoreError};
 
 use crate::context::Context;
 use crate::import::{ImportError, admit, concluded, take_in};
-use crate::keeper::{audio_processing, health};
+use crate::keeper::{audio_processing, breakers, health};
+use crate::queue;
 use crate::sessions::{SessionError, Sessions};
 
 /// The most sessions a list gives.
@@ -117,6 +118,7 @@ fn breaker_open(open: &CircuitBreakerOpenError) -> Refusal {
         "service_name": open.service_name,
         "failure_count": open.failure_count,
         "retry_after": seconds,
+        "reason": open.ailment.as_ref().map(shared::ailment::Ailment::explain),
     });
     // Without an end in sight, a minute is when it is worth asking whether a person has reset it.
     Refusal(StatusCode::SERVICE_UNAVAILABLE, error, Some(seconds.unwrap_or(60)))
@@ -143,6 +145,8 @@ pub fn session_json(store: &Store, row: &SessionRow) -> Value {
         "error": row.error.as_ref().map(|e| json!({"type": e.error_type, "chain": e.chain, "details": e.error_details})),
         "delivery": delivery,
         "audio_kept": row.audio_kept,
+        "dropped": row.dropped,
+        "replays": row.replays,
     })
 }
 
@@ -154,7 +158,15 @@ pub fn router(control: Control) -> Router {
         .route("/sessions", get(get_sessions).post(post_session))
         .route("/sessions/{id}", get(get_session))
         .route("/sessions/{id}/stop", post(post_stop))
+        .route("/metrics", get(get_metrics))
+        .route("/breakers", get(get_breakers))
         .route("/breakers/{service}/{action}", post(post_breaker))
+        .route("/queue", get(get_queue))
+        .route("/queue/check", get(get_check))
+        .route("/queue/repair", post(post_repair))
+        .route("/queue/{id}", get(get_queued))
+        .route("/queue/{id}/retry", post(post_retry))
+        .route("/queue/{id}/drop", post(post_drop))
         .route("/process", post(post_process))
         .fallback(async || not_found("there is nothing here".into()))
         .method_not_allowed_fallback(async || {
@@ -226,19 +238,83 @@ async fn post_breaker(
     Path((service, action)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
     let service: Service = service.parse().map_err(not_found)?;
-    match action.as_str() {
-        "reset" => control.context.breakers.reset(service),
-        "force-open" => control.context.breakers.force_open(service),
-        "disable" => control.context.breakers.disable(service),
-        other => return Err(not_found(format!("no action is called {other:?}: use reset, force-open or disable"))),
+    let command = BreakerCommand::ALL.into_iter().find(|command| command.name() == action);
+    let command = command
+        .ok_or_else(|| not_found(format!("no action is called {action:?}: use reset, force-open or disable")))?;
+    let (breakers, store) = (&control.context.breakers, &control.context.store);
+    match command {
+        // The sync daemon owns its breaker and asks the store twice a second.
+        _ if !breakers.owns(service) => store.command_breaker(service, command, &control.context.now())?,
+        BreakerCommand::Reset => breakers.reset(service),
+        BreakerCommand::ForceOpen => breakers.force_open(service),
+        BreakerCommand::Disable => breakers.disable(service),
     }
     control.context.work.notify_waiters();
     Ok(get_audio_processing(State(control)).await)
 }
 
+async fn get_breakers(State(control): State<Control>) -> Response {
+    Json(breakers(&control.context)).into_response()
+}
+
+async fn get_metrics(State(control): State<Control>) -> Result<Response, Refusal> {
+    let page = crate::measure::render(&control.context, &health(&control.context, Some(&control.sessions))?);
+    Ok(([(header::CONTENT_TYPE, shared::metrics::CONTENT_TYPE)], page).into_response())
+}
+
+impl From<QueueError> for Refusal {
+    fn from(why: QueueError) -> Self {
+        match why {
+            QueueError::Store(why) => why.into(),
+            QueueError::Recording
+            | QueueError::Underway
+            | QueueError::Nothing
+            | QueueError::NoAudio
+            | QueueError::Done
+            | QueueError::Dropped => refusal(StatusCode::CONFLICT, &why),
+        }
+    }
+}
+
+async fn get_queue(State(control): State<Control>) -> Result<Json<Value>, Refusal> {
+    Ok(Json(queue::list(&control.context.store)?))
+}
+
+async fn get_queued(State(control): State<Control>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    Ok(Json(queue::show(&control.context.store, &id)?))
+}
+
+async fn get_check(State(control): State<Control>) -> Result<Json<Value>, Refusal> {
+    let context = control.context.clone();
+    Ok(Json(json!({ "damage": blocking(move || context.store.check()).await?? })))
+}
+
+async fn post_repair(State(control): State<Control>) -> Result<Json<Value>, Refusal> {
+    let context = control.context.clone();
+    let mended = blocking(move || context.store.repair(context.now().wall)).await??;
+    control.context.work.notify_waiters();
+    Ok(Json(json!({ "mended": mended })))
+}
+
+async fn post_retry(State(control): State<Control>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    let context = &control.context;
+    context.store.retry(&id, context.settings.session.diarization, context.now().wall)?;
+    context.work.notify_waiters();
+    context.settled.notify_waiters();
+    Ok(Json(queue::show(&context.store, &id)?))
+}
+
+async fn post_drop(State(control): State<Control>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    let context = &control.context;
+    queue::drop_session(&context.store, &id, context.now().wall)?;
+    context.dropped.notify_waiters();
+    context.settled.notify_waiters();
+    Ok(Json(queue::show(&context.store, &id)?))
+}
+
 async fn post_process(State(control): State<Control>, bytes: Bytes) -> Result<Json<Value>, Refusal> {
     let context = control.context.clone();
-    admit(&context)?;
+    admit(&context).await?;
     let process: Process = body(&bytes)?;
     if !process.file.is_absolute() {
         let message = "say which file, by its absolute path: {\"file\": \"/…\"}";

@@ -96,7 +96,7 @@ pub async fn run(root: Root) -> Result<(), DaemonError> {
     keeper::remove_orphans(&context);
     keeper::owe_earlier_records(&context)?;
     start_work(&context);
-    tokio::task::spawn_local(keeper::keep(context.clone(), sessions.clone()));
+    tokio::task::spawn_local(keeper::keep(context.clone(), Some(sessions.clone())));
     let listener = bind(&context.root)?;
     let app = router(Control { context: context.clone(), sessions: sessions.clone() });
     info!(root = %context.root.path().display(), clinic = context.settings.link.as_ref().map(|l| l.clinic.as_str()), "Ready.");

@@ -33,13 +33,25 @@ impl Engines {
         Self { program, models: Arc::new(Models::new(root)), limits, library }
     }
 
-    /// The best model of a role, checked on a thread of its own.
+    /// The models of this box.
+    #[must_use]
+    pub fn models(&self) -> Arc<Models> {
+        self.models.clone()
+    }
+
+    /// How many models of a role there are to choose from; at least one, which may be missing.
+    #[must_use]
+    pub fn rungs(&self, role: Role) -> u32 {
+        u32::try_from(self.models.ladder(role).len()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// A model of a role, counted from the best, 0; checked on a thread of its own.
     ///
     /// # Errors
     /// [`EngineFault::ModelUnusable`].
-    pub async fn model(&self, role: Role) -> Result<Installed, EngineFault> {
+    pub async fn model(&self, role: Role, rung: u32) -> Result<Installed, EngineFault> {
         let models = self.models.clone();
-        let checked = tokio::task::spawn_blocking(move || models.best(role)).await;
+        let checked = tokio::task::spawn_blocking(move || models.at(role, rung)).await;
         checked.unwrap_or_else(|_| Err(EngineFault::Reported { code: "the model check was cancelled".into() }))
     }
 

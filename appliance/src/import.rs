@@ -8,6 +8,7 @@ use shared::breaker::Service;
 use shared::error::{CircuitBreakerOpenError, TaskFailure, TranscriptionError};
 use shared::record::{Consent, GapCause, Status};
 use shared::store::{NewSession, StoreError};
+use shared::task::Task;
 use tracing::info;
 use uuid::Uuid;
 
@@ -33,11 +34,12 @@ pub enum ImportError {
     Store(#[from] StoreError),
 }
 
-/// Refuses while the transcription breaker would refuse.
+/// Refuses while the transcription breaker would refuse, after another look at what a health check has found.
 ///
 /// # Errors
 /// [`ImportError::Refused`].
-pub fn admit(context: &Context) -> Result<(), ImportError> {
+pub async fn admit(context: &Context) -> Result<(), ImportError> {
+    context.check(Task::Transcription).await;
     let view = context.breakers.view(Service::Transcription);
     match view.retry_after {
         Some(wait) if wait.is_zero() => Ok(()),
@@ -45,6 +47,7 @@ pub fn admit(context: &Context) -> Result<(), ImportError> {
             service_name: Service::Transcription,
             failure_count: view.failure_count,
             retry_after,
+            ailment: view.ailment,
         })),
     }
 }
@@ -129,7 +132,7 @@ pub async fn concluded(
         match status {
             Status::Done | Status::Failed | Status::Postponed | Status::Withdrawn => return Ok(status),
             Status::Recording | Status::Paused | Status::Queued | Status::Processing => {
-                let (done, all) = context.store.progress(session, Service::Transcription)?;
+                let (done, all) = context.store.progress(session, Task::Transcription)?;
                 progress(done, all);
                 tokio::time::sleep(LOOK).await;
             }

@@ -1,10 +1,12 @@
-//! What the box does every second for others: its health for the sync daemon, its breakers against power cuts, and
-//! destroying the audio that the clinic's acknowledgement has made superfluous.
+//! What the box does every second for others: its health and alerts for the sync daemon, its breakers against power
+//! cuts, trying failed sessions again at night, and destroying the audio that the clinic's acknowledgement, or a person,
+//! has made superfluous.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::alert::{self, Alert, AlertName, AlertState};
 use shared::breaker::Service;
 use shared::error::report;
 use shared::record::Record;
@@ -14,6 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::conclude::seal;
 use crate::context::{Context, time_quality};
+use crate::replay::Night;
 use crate::sessions::Sessions;
 
 /// How often it looks.
@@ -47,32 +50,61 @@ pub fn health(context: &Context, sessions: Option<&Sessions>) -> Result<BoxHealt
             peak_dbfs: progress.peak_dbfs(),
         },
     };
-    let breakers: BTreeMap<Service, BreakerHealth> =
-        Service::ALL.into_iter().map(|s| (s, context.breakers.view(s).into())).collect();
+    let breakers = breakers(context);
+    let rates = context.store.rates(&context.now())?;
     Ok(BoxHealth {
         version: 1,
         box_id: context.settings.box_id().to_owned(),
         at: context.now().wall.to_string(),
         time_quality: time_quality(),
+        alerts: alert::evaluate(&rates, &breakers),
         breakers,
         queue: context.store.queue()?,
         capture,
+        board: context.vitals.board(),
+        transcriber: context.last_transcriber(),
+        rates,
         software: env!("CARGO_PKG_VERSION").into(),
     })
 }
 
-/// What of health is news at once: everything but figures that move all the time.
-fn news(health: &BoxHealth) -> impl PartialEq + use<> {
-    let states: Vec<_> = health.breakers.values().map(|b| (b.state, b.failure_count)).collect();
-    (states, health.queue.clone(), health.capture.state.clone())
+/// Every breaker by its service; that of the link as the sync daemon last kept it, and only on an enrolled box.
+#[must_use]
+pub fn breakers(context: &Context) -> BTreeMap<Service, BreakerHealth> {
+    let is_shown = |service: &Service| context.breakers.owns(*service) || context.clinic.is_some();
+    Service::ALL.into_iter().filter(is_shown).map(|s| (s, context.breakers.view(s).into())).collect()
 }
 
-/// Keeps, for ever.
-pub async fn keep(context: Arc<Context>, sessions: Arc<Sessions>) {
+/// What of health is news at once: everything but figures that move all the time.
+fn news(health: &BoxHealth) -> impl PartialEq + use<> {
+    let states: Vec<_> = health.breakers.values().map(|b| (b.state, b.failure_count, b.reason.is_some())).collect();
+    let alerts: Vec<_> = health.alerts.iter().map(|a| (a.alert, a.state, a.services.clone())).collect();
+    (states, alerts, health.queue.clone(), health.capture.state.clone(), health.transcriber.clone())
+}
+
+/// Says which alerts have begun or ended since `before`.
+fn tell_alerts(before: &BTreeSet<AlertName>, alerts: &[Alert]) -> BTreeSet<AlertName> {
+    let firing = |alert: &&Alert| alert.state == AlertState::Firing;
+    for alert in alerts.iter().filter(firing).filter(|alert| !before.contains(&alert.alert)) {
+        let (value, threshold, samples) = (alert.value, alert.threshold, alert.samples);
+        warn!(alert = alert.alert.name(), value, threshold, samples, "An alert holds.");
+    }
+    let now: BTreeSet<AlertName> = alerts.iter().filter(firing).map(|alert| alert.alert).collect();
+    for ended in before.difference(&now) {
+        info!(alert = ended.name(), "An alert has ended.");
+    }
+    now
+}
+
+/// Keeps, for ever. `sessions` is the room; a box that only imports has none.
+pub async fn keep(context: Arc<Context>, sessions: Option<Arc<Sessions>>) {
     let mut kept = None;
     let mut at = tokio::time::Instant::now();
+    let mut night = Night::default();
+    let mut firing = BTreeSet::new();
     loop {
-        let done = tick(&context, &sessions, |health| {
+        let done = tick(&context, sessions.as_deref(), &mut night, |health| {
+            firing = tell_alerts(&firing, &health.alerts);
             let is_news = kept.as_ref() != Some(&news(health)) || at.elapsed() >= REFRESH;
             if is_news {
                 kept = Some(news(health));
@@ -87,22 +119,38 @@ pub async fn keep(context: Arc<Context>, sessions: Arc<Sessions>) {
     }
 }
 
-fn tick(context: &Context, sessions: &Sessions, is_news: impl FnOnce(&BoxHealth) -> bool) -> Result<(), StoreError> {
-    sessions.settle()?;
-    let health = health(context, Some(sessions))?;
+fn tick(
+    context: &Context,
+    sessions: Option<&Sessions>,
+    night: &mut Night,
+    is_news: impl FnOnce(&BoxHealth) -> bool,
+) -> Result<(), StoreError> {
+    if let Some(sessions) = sessions {
+        sessions.settle()?;
+    }
+    context.breakers.tick();
+    let health = health(context, sessions)?;
     if is_news(&health) {
         context.store.keep_health(&health)?;
         context.breakers.checkpoint();
     }
     for session in context.store.audio_to_destroy()? {
-        match std::fs::remove_file(context.spool_file(&session)) {
-            Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
-                error!(session_id = session, error = %why, "Acknowledged audio could not be removed; trying again.");
-            }
-            Ok(()) | Err(_) => {
-                context.store.audio_destroyed(&session, context.now().wall)?;
-                info!(session_id = session, "Audio destroyed: the clinic has the record.");
-            }
+        destroy_audio(context, &session, "Audio destroyed: the clinic has the record.")?;
+    }
+    for session in context.store.dropped_with_audio()? {
+        destroy_audio(context, &session, "Audio destroyed: the session was dropped.")?;
+    }
+    night.replay(context)
+}
+
+fn destroy_audio(context: &Context, session: &str, why: &'static str) -> Result<(), StoreError> {
+    match std::fs::remove_file(context.spool_file(session)) {
+        Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
+            error!(session_id = session, error = %why, "Audio could not be removed; trying again.");
+        }
+        Ok(()) | Err(_) => {
+            context.store.audio_destroyed(session, context.now().wall)?;
+            info!(session_id = session, why, "Audio destroyed.");
         }
     }
     Ok(())

@@ -24,6 +24,8 @@ pub struct Spoken {
     pub phrase: Phrase,
     /// Whether its window was cut without a pause.
     pub blind_cut: bool,
+    /// Id of the model that heard it.
+    pub model: String,
 }
 
 /// The label of a speaker, as records have it.
@@ -39,7 +41,7 @@ fn overlap(a: (f64, f64), b: (f64, f64)) -> f64 {
 /// Segments of one speaker each. `turns` is `None` where speakers could not be told apart; `speech`, if known, is
 /// where speech was heard, so that text over silence can be marked.
 #[must_use]
-pub fn label(spoken: &[Spoken], turns: Option<&[Turn]>, speech: Option<&[(f64, f64)]>, model: &str) -> Vec<Segment> {
+pub fn label(spoken: &[Spoken], turns: Option<&[Turn]>, speech: Option<&[(f64, f64)]>) -> Vec<Segment> {
     let mut segments = Vec::new();
     for said in spoken {
         let words = &said.phrase.words;
@@ -50,7 +52,7 @@ pub fn label(spoken: &[Spoken], turns: Option<&[Turn]>, speech: Option<&[(f64, f
         let mut from = 0;
         for to in 1..=words.len() {
             if to == words.len() || whose[to] != whose[from] {
-                segments.push(segment(&words[from..to], whose[from], said.blind_cut, speech, model));
+                segments.push(segment(&words[from..to], whose[from], said, speech));
                 from = to;
             }
         }
@@ -97,13 +99,7 @@ fn steady(words: &[HeardWord], mut whose: Vec<Option<usize>>) -> Vec<Option<usiz
     }
 }
 
-fn segment(
-    words: &[HeardWord],
-    speaker: Option<usize>,
-    blind_cut: bool,
-    speech: Option<&[(f64, f64)]>,
-    model: &str,
-) -> Segment {
+fn segment(words: &[HeardWord], speaker: Option<usize>, said: &Spoken, speech: Option<&[(f64, f64)]>) -> Segment {
     let (start, end) = (words[0].start, words[words.len() - 1].end);
     let mut flags = Vec::new();
     let heard = speech.map(|s| s.iter().map(|r| overlap((start, end), *r)).sum::<f64>());
@@ -113,7 +109,7 @@ fn segment(
     if words.iter().map(|w| w.probability).sum::<f64>() / (words.len() as f64) < LOW_CONFIDENCE {
         flags.push(Flag::LowConfidence);
     }
-    if blind_cut {
+    if said.blind_cut {
         flags.push(Flag::BlindCut);
     }
     let text: Vec<&str> = words.iter().map(|w| w.text.0.as_str()).collect();
@@ -122,7 +118,7 @@ fn segment(
         end: seconds(end),
         speaker: speaker.map_or_else(|| UNKNOWN_SPEAKER.to_owned(), speaker_label),
         text: shared::record::Said(text.join(" ")),
-        model: model.to_owned(),
+        model: said.model.clone(),
         words: words
             .iter()
             .map(|w| Word {
@@ -147,7 +143,7 @@ mod tests {
             .map(|&(start, end)| HeardWord { start, end, text: Said("word".into()), probability: 0.9 })
             .collect();
         let (start, end) = (words[0].start, words[words.len() - 1].end);
-        Spoken { phrase: Phrase { start, end, words }, blind_cut: false }
+        Spoken { phrase: Phrase { start, end, words }, blind_cut: false, model: "m".into() }
     }
 
     fn turn(start: f64, end: f64, speaker: usize) -> Turn {
@@ -161,26 +157,33 @@ mod tests {
     #[test]
     fn a_phrase_is_split_where_the_speaker_changes_and_never_within_a_word() {
         let said = spoken(&[(0.0, 0.5), (0.5, 1.0), (1.0, 1.6), (1.6, 2.2), (2.2, 3.0)]);
-        let segments = label(&[said], Some(&[turn(0.0, 1.2, 0), turn(1.2, 3.0, 1)]), None, "m");
+        let segments = label(&[said], Some(&[turn(0.0, 1.2, 0), turn(1.2, 3.0, 1)]), None);
         assert_eq!(whose(&segments), [("Speaker 1", 2), ("Speaker 2", 3)]);
     }
 
     #[test]
     fn a_word_that_leans_over_a_turn_by_inexact_times_stays_with_its_phrase() {
         let said = spoken(&[(0.0, 0.5), (0.5, 1.0), (1.0, 1.4), (1.4, 1.7)]);
-        let segments = label(&[said], Some(&[turn(0.0, 1.45, 0), turn(1.45, 9.0, 1)]), None, "m");
+        let segments = label(&[said], Some(&[turn(0.0, 1.45, 0), turn(1.45, 9.0, 1)]), None);
         assert_eq!(whose(&segments), [("Speaker 1", 4)]);
     }
 
     #[test]
     fn without_turns_everybody_is_the_unknown_speaker() {
-        let segments = label(&[spoken(&[(0.0, 1.0), (1.0, 2.0)])], None, None, "m");
+        let segments = label(&[spoken(&[(0.0, 1.0), (1.0, 2.0)])], None, None);
         assert_eq!(whose(&segments), [("Unknown Speaker", 2)]);
     }
 
     #[test]
+    fn each_segment_says_which_model_wrote_it() {
+        let smaller = Spoken { model: "smaller".into(), ..spoken(&[(5.0, 6.0)]) };
+        let segments = label(&[spoken(&[(0.0, 1.0)]), smaller], None, None);
+        assert_eq!(segments.iter().map(|s| s.model.as_str()).collect::<Vec<_>>(), ["m", "smaller"]);
+    }
+
+    #[test]
     fn text_where_nobody_spoke_is_kept_and_marked() {
-        let segments = label(&[spoken(&[(10.0, 11.0)])], Some(&[turn(0.0, 2.0, 0)]), Some(&[(0.0, 2.0)]), "m");
+        let segments = label(&[spoken(&[(10.0, 11.0)])], Some(&[turn(0.0, 2.0, 0)]), Some(&[(0.0, 2.0)]));
         assert_eq!(whose(&segments), [("Unknown Speaker", 1)]);
         assert_eq!(segments[0].flags, [Flag::NonSpeech]);
     }

@@ -1,12 +1,12 @@
 //! The decision matrix: from how both tasks ended to what becomes of the session. Decides; does nothing.
 
 use serde_json::json;
-use shared::breaker::Service;
 use shared::error::{
     CircuitBreakerOpenError, DiarizationError, ParallelProcessingError, PartialProcessingError, ProcessingError,
     TaskFailure, TranscriptionError,
 };
 use shared::store::{Row, RowState};
+use shared::task::Task;
 
 /// How a task ended over all windows of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,8 +65,11 @@ impl Loss {
                     "service_name": refusal.service_name,
                     "failure_count": refusal.failure_count,
                     "retry_after": refusal.retry_after.map(|d| d.as_secs_f64()),
-                    "succeeded_task": Service::Transcription,
-                    "failed_task": Service::Diarization,
+                    "reason": refusal.ailment.as_ref().map(|ailment| ailment.explain()),
+                    "is_retryable": false,
+                    "retry_count": 0,
+                    "succeeded_task": Task::Transcription,
+                    "failed_task": Task::Diarization,
                 }),
                 chain: vec!["CircuitBreakerOpenError: The diarization circuit breaker is open".into()],
             },
@@ -162,10 +165,16 @@ pub fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shared::breaker::Service;
     use shared::error::EngineFault;
 
     fn refusal() -> CircuitBreakerOpenError {
-        CircuitBreakerOpenError { service_name: Service::Diarization, failure_count: 5, retry_after: None }
+        CircuitBreakerOpenError {
+            service_name: Service::Diarization,
+            failure_count: 5,
+            retry_after: None,
+            ailment: None,
+        }
     }
 
     fn transcription() -> [Ended<TranscriptionError>; 4] {

@@ -9,10 +9,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::breaker::Service;
 use shared::error::report;
 use shared::record::Status;
-use shared::store::{StoreError, Task, WindowRow};
+use shared::store::{StoreError, WindowRow};
+use shared::task::Task;
 use tracing::{error, warn};
 
 use crate::audio::{SAMPLE_RATE_HZ, samples_in};
@@ -80,9 +80,9 @@ async fn follow(context: Arc<Context>, session: String, mut voices: impl Voices)
 fn tasks(context: &Context, samples: u64, ended: bool) -> &'static [Task] {
     let is_too_short = ended && samples < u64::from(SAMPLE_RATE_HZ);
     if is_too_short || !context.settings.session.diarization {
-        &[Service::Transcription]
+        &[Task::Transcription]
     } else {
-        &[Service::Transcription, Service::Diarization]
+        &[Task::Transcription, Task::Diarization]
     }
 }
 

@@ -1,15 +1,18 @@
 //! The two lanes: transcription and diarization, side by side, one guarded call per row.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
-use shared::breaker::Service;
-use shared::error::{DiarizationError, Fault, GuardError, TaskFailure, TranscriptionError, report};
+use shared::error::{
+    DiarizationError, EngineFault, FailedAttempt, Fault, GuardError, TaskFailure, TranscriptionError, report,
+};
+use shared::guard::{Guarded, Rungs};
 use shared::record::Status;
-use shared::store::{Claim, StoreError, Task};
+use shared::store::{Claim, StoreError};
+use shared::task::Task;
 use tracing::{Instrument as _, error, info, info_span, warn};
 
 use crate::audio::seconds;
@@ -17,7 +20,7 @@ use crate::context::Context;
 use crate::diarize::{Piece, Tuning, pieces};
 use crate::engine::protocol::{float_bytes, floats};
 use crate::engine::{Phrase, Transcriber, Voices};
-use crate::models::Role;
+use crate::ladder::Signs;
 use crate::speech;
 use crate::spool::SpoolReader;
 
@@ -61,50 +64,90 @@ impl Voiced {
 }
 
 /// Transcribes window after window, for ever.
-pub async fn transcription_lane(context: Arc<Context>, mut engine: impl Transcriber) {
-    let invalid = |problem| TranscriptionError::AudioInvalid { problem };
-    lane(&context, Service::Transcription, TranscriptionError::ClaimsExhausted, invalid, async |claim, pcm| {
+pub async fn transcription_lane(context: Arc<Context>, engine: impl Transcriber) {
+    let engine = tokio::sync::Mutex::new(engine);
+    let kind = Kind {
+        task: Task::Transcription,
+        exhausted: TranscriptionError::ClaimsExhausted,
+        invalid: |problem| TranscriptionError::AudioInvalid { problem },
+        fault: |fault| TranscriptionError::Engine { fault },
+    };
+    let models = || {
+        let rungs = engine.try_lock().map_or(1, |engine| engine.rungs());
+        Rungs { rung: choose_model(&context, rungs), rungs }
+    };
+    lane(&context, &kind, models, async |claim, pcm, rung| {
         let offset = seconds(claim.window.start_sample);
-        let fault = |fault| TranscriptionError::Engine { fault };
-        let model = context.engines.model(Role::Transcriber).await.map_err(fault)?.entry.id.clone();
-        let phrases = engine.transcribe(pcm).await.map_err(fault)?.into_iter().map(|p| p.shifted(offset)).collect();
-        Ok(Transcribed { model, phrases })
+        let heard = engine.lock().await.transcribe(pcm, rung).await?;
+        let mut ladder = context.ladder.lock().unwrap_or_else(PoisonError::into_inner);
+        ladder.ended_with(rung, context.now().uptime);
+        *context.transcriber.lock().unwrap_or_else(PoisonError::into_inner) = Some(heard.model.clone());
+        let phrases = heard.phrases.into_iter().map(|p| p.shifted(offset)).collect();
+        Ok(Transcribed { model: heard.model, phrases })
     })
     .await;
+}
+
+fn choose_model(context: &Context, rungs: u32) -> u32 {
+    let signs = Signs {
+        rungs,
+        // A database that cannot be asked is no reason to use another model.
+        backlog: context.store.backlog(Task::Transcription).unwrap_or(0),
+        celsius: context.vitals.board().celsius,
+        warm_celsius: context.settings.health.warm_celsius,
+    };
+    let mut ladder = context.ladder.lock().unwrap_or_else(PoisonError::into_inner);
+    ladder.choose(signs, context.now().uptime)
 }
 
 /// Hears the voices of window after window, for ever.
 pub async fn diarization_lane(context: Arc<Context>, mut engine: impl Voices) {
-    let invalid = |_| DiarizationError::AudioInvalid;
-    lane(&context, Service::Diarization, DiarizationError::ClaimsExhausted, invalid, async |claim, pcm| {
-        let offset = seconds(claim.window.start_sample);
-        let fault = |fault| DiarizationError::Engine { fault };
-        let model = context.engines.model(Role::Voice).await.map_err(fault)?.entry.id.clone();
-        let length = seconds(pcm.len() as u64);
-        let mut regions = speech::regions(&engine.speech(pcm).await.map_err(fault)?, length);
-        let mut pieces = pieces(&regions, &Tuning::of(&model));
-        let sample = |at: f64| ((at * f64::from(crate::audio::SAMPLE_RATE_HZ)).round() as usize).min(pcm.len());
-        let stretches: Vec<_> = pieces.iter().map(|p| sample(p.start)..sample(p.end)).collect();
-        let vectors = engine.embed(pcm, &stretches).await.map_err(fault)?;
-        regions.iter_mut().for_each(|r| *r = (r.0 + offset, r.1 + offset));
-        for piece in &mut pieces {
-            piece.start += offset;
-            piece.end += offset;
-        }
-        let vectors = BASE64_STANDARD.encode(float_bytes(&vectors.concat()));
-        Ok(Voiced { model, regions, pieces, vectors })
-    })
+    let kind = Kind {
+        task: Task::Diarization,
+        exhausted: DiarizationError::ClaimsExhausted,
+        invalid: |_| DiarizationError::AudioInvalid,
+        fault: |fault| DiarizationError::Engine { fault },
+    };
+    lane(
+        &context,
+        &kind,
+        || Rungs::ONE,
+        async |claim, pcm, _| {
+            let offset = seconds(claim.window.start_sample);
+            let model = engine.model().await?;
+            let length = seconds(pcm.len() as u64);
+            let mut regions = speech::regions(&engine.speech(pcm).await?, length);
+            let mut pieces = pieces(&regions, &Tuning::of(&model));
+            let sample = |at: f64| ((at * f64::from(crate::audio::SAMPLE_RATE_HZ)).round() as usize).min(pcm.len());
+            let stretches: Vec<_> = pieces.iter().map(|p| sample(p.start)..sample(p.end)).collect();
+            let vectors = engine.embed(pcm, &stretches).await?;
+            regions.iter_mut().for_each(|r| *r = (r.0 + offset, r.1 + offset));
+            for piece in &mut pieces {
+                piece.start += offset;
+                piece.end += offset;
+            }
+            let vectors = BASE64_STANDARD.encode(float_bytes(&vectors.concat()));
+            Ok(Voiced { model, regions, pieces, vectors })
+        },
+    )
     .await;
+}
+
+/// What differs between the lanes.
+struct Kind<E> {
+    task: Task,
+    exhausted: E,
+    invalid: fn(String) -> E,
+    fault: fn(EngineFault) -> E,
 }
 
 async fn lane<R: Serialize, E: Fault + Serialize + Clone>(
     context: &Context,
-    task: Task,
-    exhausted: E,
-    invalid: impl Fn(String) -> E,
-    mut attempt: impl AsyncFnMut(&Claim, &[i16]) -> Result<R, E>,
+    kind: &Kind<E>,
+    models: impl Fn() -> Rungs,
+    mut attempt: impl AsyncFnMut(&Claim, &[i16], u32) -> Result<R, EngineFault>,
 ) {
-    let exhausted = TaskFailure::at_once(exhausted);
+    let exhausted = TaskFailure::at_once(kind.exhausted.clone());
     // What is running belongs to nobody: this lane is the only one of its task, and has just begun or was interrupted.
     let mut is_left_running = true;
     let mut spool = None;
@@ -112,19 +155,26 @@ async fn lane<R: Serialize, E: Fault + Serialize + Clone>(
         let rung = context.work.notified();
         let outcome = async {
             if is_left_running {
-                context.store.take_back(task, &exhausted)?;
+                context.store.take_back(kind.task, &exhausted)?;
                 is_left_running = false;
             }
-            let Some(claim) = context.store.claim(task)? else { return Ok(admit_refused(context, task)? == 0) };
-            let span = info_span!("window", session_id = claim.session, window = claim.window.number);
-            work(context, task, &claim, &mut spool, &invalid, &mut attempt).instrument(span).await?;
+            let is_waiting = !context.store.has_rows_to_do(kind.task)?;
+            if is_waiting {
+                return Ok(true);
+            }
+            context.check(kind.task).await;
+            let Some(claim) = context.store.claim(kind.task)? else {
+                return Ok(admit_refused(context, kind.task)? == 0);
+            };
+            let span = info_span!("window", window = claim.window.number);
+            work(context, kind, &claim, &mut spool, models(), &mut attempt).instrument(span).await?;
             Ok::<_, StoreError>(false)
         };
         match outcome.await {
             Ok(false) => {}
             Ok(true) => drop(tokio::time::timeout(IDLE, rung).await),
             Err(why) => {
-                error!(error = %report(&why), service_name = %task, "The work queue could not be used; trying again.");
+                error!(error = %report(&why), service_name = %kind.task, "The work queue could not be used; trying again.");
                 is_left_running = true;
                 tokio::time::sleep(AFTER_TROUBLE).await;
             }
@@ -134,55 +184,99 @@ async fn lane<R: Serialize, E: Fault + Serialize + Clone>(
 
 /// Once the breaker would let a call through, what it refused may be tried again.
 fn admit_refused(context: &Context, task: Task) -> Result<usize, StoreError> {
-    let may_try = context.breakers.view(task).retry_after.is_some_and(|wait| wait.is_zero());
+    let may_try = context.breakers.view(task.service()).retry_after.is_some_and(|wait| wait.is_zero());
     if may_try { context.store.admit_refused(task) } else { Ok(0) }
 }
 
 async fn work<R: Serialize, E: Fault + Serialize>(
     context: &Context,
-    task: Task,
+    kind: &Kind<E>,
     claim: &Claim,
     spool: &mut Option<(String, SpoolReader)>,
-    invalid: &impl Fn(String) -> E,
-    attempt: &mut impl AsyncFnMut(&Claim, &[i16]) -> Result<R, E>,
+    models: Rungs,
+    attempt: &mut impl AsyncFnMut(&Claim, &[i16], u32) -> Result<R, EngineFault>,
 ) -> Result<(), StoreError> {
-    let store = &context.store;
+    let (store, task) = (&context.store, kind.task);
     if store.session(&claim.session)?.status == Status::Queued {
         store.set_status(&claim.session, Status::Processing, context.now().wall)?;
     }
-    let audio = read(context, claim, spool);
-    let pcm = match audio {
+    let pcm = match read(context, claim, spool) {
         Ok(pcm) => pcm,
         Err(why) => {
-            let failure = TaskFailure::at_once(invalid(why.kind().to_string()));
-            store.fail(claim.id, failure.retry_count, &failure)?;
+            let failure = TaskFailure::at_once((kind.invalid)(why.kind().to_string()));
+            store.fail(claim.id, failure.retry_count, &failure, &[])?;
             context.settled.notify_waiters();
             return Ok(());
         }
     };
     let begun = tokio::time::Instant::now();
-    let called = context.guard(task).call(async |_| attempt(claim, &pcm).await).await;
-    match called {
-        Ok(done) => {
-            store.complete(claim.id, done.attempts, &done.value)?;
-            info!(
-                service_name = %task,
-                retry_count = done.attempts, seconds = begun.elapsed().as_secs_f64(), "Window done."
-            );
+    let guard = context.guard(task, &claim.session);
+    let call = guard.call(models, async |rung| {
+        tokio::select! {
+            answer = attempt(claim, &pcm, rung) => answer.map_err(kind.fault),
+            stop = context.overheated() => Err((kind.fault)(stop)),
         }
-        Err(GuardError::Open(refusal)) => {
-            store.refuse(claim.id)?;
-            info!(
-                service_name = %task,
-                failure_count = refusal.failure_count, "Window refused by the circuit breaker."
-            );
+    });
+    let called = tokio::select! {
+        called = call => called,
+        () = dropped(context, claim) => {
+            info!(session_id = claim.session, service_name = %task, "Window stopped: its session was dropped.");
+            context.settled.notify_waiters();
+            return Ok(());
         }
-        Err(GuardError::Failed(why)) => fail(context, task, claim, TaskFailure::at_once(why))?,
-        Err(GuardError::Exhausted(why)) => fail(context, task, claim, TaskFailure::from(why))?,
-    }
+    };
+    settle(context, kind, claim, called, begun.elapsed())?;
     store.add_engine_seconds(&claim.session, begun.elapsed().as_secs_f64())?;
     context.settled.notify_waiters();
     Ok(())
+}
+
+/// Waits until the claim is no longer this worker's, because its session was dropped.
+async fn dropped(context: &Context, claim: &Claim) {
+    loop {
+        context.dropped.notified().await;
+        if context.store.is_running(claim.id).is_ok_and(|running| !running) {
+            return;
+        }
+    }
+}
+
+/// Stores how a call ended.
+fn settle<R: Serialize, E: Fault + Serialize>(
+    context: &Context,
+    kind: &Kind<E>,
+    claim: &Claim,
+    called: Result<Guarded<R>, GuardError<E>>,
+    took: Duration,
+) -> Result<(), StoreError> {
+    match called {
+        Ok(done) => {
+            context.store.complete(claim.id, done.attempts, &done.value, &done.history)?;
+            info!(
+                session_id = claim.session, service_name = %kind.task, retry_count = done.attempts,
+                seconds = took.as_secs_f64(), "Window done."
+            );
+            Ok(())
+        }
+        Err(GuardError::Open(refusal)) => {
+            context.store.refuse(claim.id)?;
+            info!(
+                session_id = claim.session, service_name = %kind.task, failure_count = refusal.failure_count,
+                "Window refused by the circuit breaker."
+            );
+            Ok(())
+        }
+        Err(GuardError::Failed { last_exception, history }) => {
+            let retry_count = u32::try_from(history.len()).unwrap_or(u32::MAX);
+            let errors = history.iter().map(|attempt| attempt.error.clone()).collect();
+            let failure = TaskFailure { retry_count, exhausted: false, last_exception, history: errors };
+            give_up(context, kind.task, claim, &failure, &history)
+        }
+        Err(GuardError::Exhausted(why)) => {
+            let history = why.history.clone();
+            give_up(context, kind.task, claim, &TaskFailure::from(why), &history)
+        }
+    }
 }
 
 /// A window's samples. The reader of the session in work is kept: opening one reads the whole recording.
@@ -199,19 +293,28 @@ fn read(context: &Context, claim: &Claim, spool: &mut Option<(String, SpoolReade
     reader.read(stretch)
 }
 
-fn fail<E: Fault + Serialize>(
+fn give_up<E: Fault + Serialize>(
     context: &Context,
     task: Task,
     claim: &Claim,
-    failure: TaskFailure<E>,
+    failure: &TaskFailure<E>,
+    history: &[FailedAttempt],
 ) -> Result<(), StoreError> {
     let why = &failure.last_exception;
-    warn!(
-        service_name = %task,
-        error_type = if failure.exhausted { "RetryExhaustedError" } else { why.error_type() },
-        is_retryable = why.is_retryable(), retry_count = failure.retry_count,
-        circuit_breaker_state = %context.breakers.view(task).state, error = %report(why), details = %why.details(),
-        "Window given up."
-    );
-    context.store.fail(claim.id, failure.retry_count, &failure)
+    let error_type = if failure.exhausted { "RetryExhaustedError" } else { why.error_type() };
+    let state = context.breakers.view(task.service()).state;
+    let (is_retryable, retry_count) = (why.is_retryable(), failure.retry_count);
+    let (session_id, details) = (&claim.session, why.details());
+    // The guide's levels: without words there is no record, without speakers there still is.
+    match task {
+        Task::Transcription => error!(
+            session_id, error_type, is_retryable, retry_count, circuit_breaker_state = %state, service_name = %task,
+            error = %report(why), %details, "Transcription failed for a window."
+        ),
+        Task::Diarization => warn!(
+            session_id, error_type, is_retryable, retry_count, circuit_breaker_state = %state, service_name = %task,
+            error = %report(why), %details, "Diarization failed for a window."
+        ),
+    }
+    context.store.fail(claim.id, failure.retry_count, failure, history)
 }

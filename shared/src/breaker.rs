@@ -2,6 +2,7 @@
 //!
 //!   Closed ── failure_threshold in a row ──▶ Open ── timeout passes ──▶ HalfOpen (one call at a time)
 //!   HalfOpen ── success_threshold ──▶ Closed        HalfOpen ── any failure ──▶ Open
+//!   Closed, HalfOpen ── a health check fails ──▶ Open, until the check passes: then one call may try at once
 //!
 //! A plain value that can be stored: it never sleeps, locks, logs or reads a clock. What is left of a wait is
 //! counted in uptime and stored as "remaining since", so neither a set clock nor a reboot shortens or
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ailment::Ailment;
 use crate::clock::{BootId, Now, WallTime};
 use crate::error::CircuitBreakerOpenError;
 
@@ -23,11 +25,13 @@ pub enum Service {
     Transcription,
     /// The voice engine.
     Diarization,
+    /// The line to the broker.
+    Sync,
 }
 
 impl Service {
     /// Every guarded service, in the order people list them.
-    pub const ALL: [Self; 2] = [Self::Transcription, Self::Diarization];
+    pub const ALL: [Self; 3] = [Self::Transcription, Self::Diarization, Self::Sync];
 
     /// The guide's name of it.
     #[must_use]
@@ -35,6 +39,7 @@ impl Service {
         match self {
             Self::Transcription => "transcription",
             Self::Diarization => "diarization",
+            Self::Sync => "sync",
         }
     }
 }
@@ -51,9 +56,12 @@ impl std::str::FromStr for Service {
         Self::ALL
             .into_iter()
             .find(|service| service.name() == s)
-            .ok_or_else(|| format!("no service is called {s:?}: use transcription or diarization"))
+            .ok_or_else(|| format!("no service is called {s:?}: use transcription, diarization or sync"))
     }
 }
+
+/// When it is worth asking a breaker again that a health check holds open: checks are made every few seconds.
+pub const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// When to open, how long, and when to trust again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +90,9 @@ pub enum State {
         counted_from: Duration,
         /// The boot `counted_from` belongs to.
         boot: BootId,
+        /// What a health check has found, as long as it finds it: no call may try meanwhile.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ailment: Option<Ailment>,
     },
     /// One call at a time tries.
     HalfOpen {
@@ -157,6 +168,33 @@ pub enum Permit {
     Probe,
 }
 
+/// How long a breaker has not been closed, counted in uptime.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outage {
+    /// What had passed at `counted_from`.
+    passed: Duration,
+    /// Uptime from which more counts.
+    counted_from: Duration,
+    /// The boot `counted_from` belongs to.
+    boot: BootId,
+}
+
+impl Outage {
+    fn new(now: &Now) -> Self {
+        Self { passed: Duration::ZERO, counted_from: now.uptime, boot: now.boot.clone() }
+    }
+
+    /// Its length. What passed while the board was off does not count.
+    fn length(&self, now: &Now) -> Duration {
+        let counted = if self.boot == now.boot { now.uptime.saturating_sub(self.counted_from) } else { Duration::ZERO };
+        self.passed.saturating_add(counted)
+    }
+
+    fn carried(&self, now: &Now) -> Self {
+        Self { passed: self.length(now), counted_from: now.uptime, boot: now.boot.clone() }
+    }
+}
+
 /// See the top of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Breaker {
@@ -164,13 +202,14 @@ pub struct Breaker {
     policy: Policy,
     state: State,
     failure_count: u32,
+    outage: Option<Outage>,
 }
 
 impl Breaker {
     /// A closed breaker that has seen nothing.
     #[must_use]
     pub fn new(service: Service, policy: Policy) -> Self {
-        Self { service, policy, state: State::Closed, failure_count: 0 }
+        Self { service, policy, state: State::Closed, failure_count: 0, outage: None }
     }
 
     /// A breaker as it was stored. A probe that was under way is gone with its process, so its place is free;
@@ -179,27 +218,30 @@ impl Breaker {
     pub fn restored(service: Service, policy: Policy, stored: Stored, now: &Now) -> Self {
         let state = match stored.state {
             State::HalfOpen { successes, .. } => State::HalfOpen { successes, probing: false },
-            State::Open { opened_at, remaining, boot, .. } if boot != now.boot => {
-                State::Open { opened_at, remaining, counted_from: now.uptime, boot: now.boot.clone() }
+            State::Open { opened_at, remaining, boot, ailment, .. } if boot != now.boot => {
+                State::Open { opened_at, remaining, counted_from: now.uptime, boot: now.boot.clone(), ailment }
             }
             other => other,
         };
-        Self { service, policy, state, failure_count: stored.failure_count }
+        let outage = stored.outage.map(|outage| outage.carried(now));
+        Self { service, policy, state, failure_count: stored.failure_count, outage }
     }
 
     /// What to store so that [`Breaker::restored`] can go on. An open breaker is stored with what is left now.
     #[must_use]
     pub fn stored(&self, now: &Now) -> Stored {
         let state = match &self.state {
-            State::Open { opened_at, .. } => State::Open {
+            State::Open { opened_at, ailment, .. } => State::Open {
                 opened_at: *opened_at,
                 remaining: self.remaining(now),
                 counted_from: now.uptime,
                 boot: now.boot.clone(),
+                ailment: ailment.clone(),
             },
             other => other.clone(),
         };
-        Stored { state, failure_count: self.failure_count }
+        let outage = self.outage.as_ref().map(|outage| outage.carried(now));
+        Stored { state, failure_count: self.failure_count, outage }
     }
 
     /// What it guards.
@@ -220,10 +262,27 @@ impl Breaker {
         self.failure_count
     }
 
-    /// How long until a call may try: zero if one may now, `None` if only a person can change that.
+    /// Since when it has not been closed, or `None` if it is closed or switched off.
+    #[must_use]
+    pub fn open_for(&self, now: &Now) -> Option<Duration> {
+        self.outage.as_ref().map(|outage| outage.length(now))
+    }
+
+    /// What a health check has found, if that is why no call may try.
+    #[must_use]
+    pub fn ailment(&self) -> Option<&Ailment> {
+        match &self.state {
+            State::Open { ailment, .. } => ailment.as_ref(),
+            State::Closed | State::HalfOpen { .. } | State::ForcedOpen | State::Disabled => None,
+        }
+    }
+
+    /// How long until a call may try: zero if one may now, `None` if only a person can change that. While a health
+    /// check fails nobody knows; then it is worth asking again in [`ASK_AGAIN`].
     #[must_use]
     pub fn retry_after(&self, now: &Now) -> Option<Duration> {
         match &self.state {
+            State::Open { ailment: Some(_), .. } => Some(self.remaining(now).max(ASK_AGAIN)),
             State::Closed | State::Disabled | State::HalfOpen { probing: false, .. } => Some(Duration::ZERO),
             State::HalfOpen { probing: true, .. } => Some(Duration::from_secs(1)),
             State::Open { .. } => Some(self.remaining(now)),
@@ -252,8 +311,8 @@ impl Breaker {
                 self.state = State::HalfOpen { successes, probing: true };
                 Ok((Permit::Probe, None))
             }
-            State::Open { .. } if self.remaining(now).is_zero() => {
-                let moved = self.enter(State::HalfOpen { successes: 0, probing: true });
+            State::Open { ailment: None, .. } if self.remaining(now).is_zero() => {
+                let moved = self.enter(State::HalfOpen { successes: 0, probing: true }, now);
                 Ok((Permit::Probe, moved))
             }
             State::Open { .. } | State::HalfOpen { probing: true, .. } | State::ForcedOpen => Err(self.refusal(now)),
@@ -265,11 +324,51 @@ impl Breaker {
             service_name: self.service,
             failure_count: self.failure_count,
             retry_after: self.retry_after(now),
+            ailment: self.ailment().cloned(),
+        }
+    }
+
+    /// Moves on without a call: an open breaker whose wait is over is half open, as the guide has it.
+    pub fn tick(&mut self, now: &Now) -> Option<Transition> {
+        match &self.state {
+            State::Open { ailment: None, .. } if self.remaining(now).is_zero() => {
+                self.enter(State::HalfOpen { successes: 0, probing: false }, now)
+            }
+            State::Open { .. } | State::Closed | State::HalfOpen { .. } | State::ForcedOpen | State::Disabled => None,
+        }
+    }
+
+    /// A health check failed: opens it, or keeps it open, until [`Breaker::recover`]. What a person has decided stands.
+    pub fn sicken(&mut self, found: Ailment, now: &Now) -> Option<Transition> {
+        match &mut self.state {
+            State::Open { ailment, .. } => {
+                *ailment = Some(found);
+                None
+            }
+            // No wait of its own: once the check passes, one call may try.
+            State::Closed | State::HalfOpen { .. } => self.enter(
+                State::Open {
+                    opened_at: now.wall,
+                    remaining: Duration::ZERO,
+                    counted_from: now.uptime,
+                    boot: now.boot.clone(),
+                    ailment: Some(found),
+                },
+                now,
+            ),
+            State::ForcedOpen | State::Disabled => None,
+        }
+    }
+
+    /// The health check passes: what is left of a wait after failures still counts, and then one call may try.
+    pub fn recover(&mut self) {
+        if let State::Open { ailment, .. } = &mut self.state {
+            *ailment = None;
         }
     }
 
     /// A call went well. A free call admitted before the breaker opened proves nothing about it now.
-    pub fn succeed(&mut self, permit: Permit) -> Option<Transition> {
+    pub fn succeed(&mut self, permit: Permit, now: &Now) -> Option<Transition> {
         match (&self.state, permit) {
             (State::Closed, _) => {
                 self.failure_count = 0;
@@ -282,7 +381,7 @@ impl Breaker {
                     None
                 } else {
                     self.failure_count = 0;
-                    self.enter(State::Closed)
+                    self.enter(State::Closed, now)
                 }
             }
             (State::HalfOpen { .. }, Permit::Free) | (State::Open { .. } | State::ForcedOpen | State::Disabled, _) => {
@@ -316,35 +415,45 @@ impl Breaker {
     }
 
     /// A person declares it healthy.
-    pub fn reset(&mut self) -> Option<Transition> {
+    pub fn reset(&mut self, now: &Now) -> Option<Transition> {
         self.failure_count = 0;
-        self.enter(State::Closed)
+        self.enter(State::Closed, now)
     }
 
     /// A person holds it open until `reset`.
-    pub fn force_open(&mut self) -> Option<Transition> {
-        self.enter(State::ForcedOpen)
+    pub fn force_open(&mut self, now: &Now) -> Option<Transition> {
+        self.enter(State::ForcedOpen, now)
     }
 
     /// A person switches it off until `reset`.
-    pub fn disable(&mut self) -> Option<Transition> {
+    pub fn disable(&mut self, now: &Now) -> Option<Transition> {
         self.failure_count = 0;
-        self.enter(State::Disabled)
+        self.enter(State::Disabled, now)
     }
 
     fn open(&mut self, now: &Now) -> Option<Transition> {
-        self.enter(State::Open {
-            opened_at: now.wall,
-            remaining: self.policy.timeout,
-            counted_from: now.uptime,
-            boot: now.boot.clone(),
-        })
+        self.enter(
+            State::Open {
+                opened_at: now.wall,
+                remaining: self.policy.timeout,
+                counted_from: now.uptime,
+                boot: now.boot.clone(),
+                ailment: None,
+            },
+            now,
+        )
     }
 
-    fn enter(&mut self, state: State) -> Option<Transition> {
+    fn enter(&mut self, state: State, now: &Now) -> Option<Transition> {
         let from = self.state.name();
         self.state = state;
         let to = self.state.name();
+        match to {
+            StateName::Closed | StateName::Disabled => self.outage = None,
+            StateName::Open | StateName::HalfOpen | StateName::ForcedOpen => {
+                self.outage.get_or_insert_with(|| Outage::new(now));
+            }
+        }
         (from != to).then_some(Transition { from, to })
     }
 }
@@ -357,6 +466,9 @@ pub struct Stored {
     pub state: State,
     /// Failed calls in a row.
     pub failure_count: u32,
+    /// How long it has not been closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outage: Option<Outage>,
 }
 
 #[cfg(test)]
@@ -384,7 +496,7 @@ mod tests {
         for _ in 0..10 {
             breaker.fail(Permit::Free, &clock.now());
             breaker.fail(Permit::Free, &clock.now());
-            breaker.succeed(Permit::Free);
+            breaker.succeed(Permit::Free, &clock.now());
         }
         assert_eq!((breaker.state().name(), breaker.failure_count()), (StateName::Closed, 0));
     }
@@ -399,9 +511,12 @@ mod tests {
         let (first, moved) = breaker.admit(&clock.now()).unwrap();
         assert_eq!(moved, Some(Transition { from: StateName::Open, to: StateName::HalfOpen }));
         assert!(breaker.admit(&clock.now()).is_err(), "one probe at a time");
-        assert_eq!(breaker.succeed(first), None);
+        assert_eq!(breaker.succeed(first, &clock.now()), None);
         let (second, _) = breaker.admit(&clock.now()).unwrap();
-        assert_eq!(breaker.succeed(second), Some(Transition { from: StateName::HalfOpen, to: StateName::Closed }));
+        assert_eq!(
+            breaker.succeed(second, &clock.now()),
+            Some(Transition { from: StateName::HalfOpen, to: StateName::Closed })
+        );
     }
 
     #[test]
@@ -446,16 +561,80 @@ mod tests {
     fn a_person_can_force_it_open_disable_it_and_reset_it() {
         let clock = ScriptedClock::new();
         let mut breaker = Breaker::new(Service::Transcription, POLICY);
-        breaker.force_open();
+        breaker.force_open(&clock.now());
         clock.pass(Duration::from_secs(100_000));
         assert_eq!(breaker.admit(&clock.now()).unwrap_err().retry_after, None);
-        breaker.disable();
+        breaker.disable(&clock.now());
         for _ in 0..9 {
             breaker.fail(Permit::Free, &clock.now());
         }
         assert!(breaker.admit(&clock.now()).is_ok());
-        breaker.reset();
+        breaker.reset(&clock.now());
         assert_eq!(breaker.state(), &State::Closed);
+    }
+
+    #[test]
+    fn a_failing_health_check_opens_it_and_a_passing_one_lets_a_call_try_at_once() {
+        let clock = ScriptedClock::new();
+        let mut breaker = Breaker::new(Service::Transcription, POLICY);
+        let opened = breaker.sicken(Ailment::UnderVoltage, &clock.now());
+        assert_eq!(opened, Some(Transition { from: StateName::Closed, to: StateName::Open }));
+        clock.pass(POLICY.timeout * 9);
+        assert_eq!(breaker.tick(&clock.now()), None);
+        let refusal = breaker.admit(&clock.now()).unwrap_err();
+        assert_eq!((refusal.failure_count, refusal.ailment), (0, Some(Ailment::UnderVoltage)));
+        breaker.recover();
+        assert!(matches!(breaker.admit(&clock.now()), Ok((Permit::Probe, Some(_)))));
+    }
+
+    #[test]
+    fn a_passing_health_check_does_not_shorten_the_wait_after_failures() {
+        let clock = ScriptedClock::new();
+        let mut breaker = opened(&clock);
+        breaker.sicken(Ailment::UnderVoltage, &clock.now());
+        clock.pass(Duration::from_secs(20));
+        breaker.recover();
+        assert_eq!(breaker.admit(&clock.now()).unwrap_err().retry_after, Some(Duration::from_secs(40)));
+    }
+
+    #[test]
+    fn an_ailment_survives_a_restart() {
+        let clock = ScriptedClock::new();
+        let mut breaker = Breaker::new(Service::Transcription, POLICY);
+        breaker.sicken(Ailment::UnderVoltage, &clock.now());
+        let stored = serde_json::to_string(&breaker.stored(&clock.now())).unwrap();
+        clock.reboot("b");
+        let back =
+            Breaker::restored(Service::Transcription, POLICY, serde_json::from_str(&stored).unwrap(), &clock.now());
+        assert_eq!(back.ailment(), Some(&Ailment::UnderVoltage));
+    }
+
+    #[test]
+    fn a_breaker_nobody_calls_is_half_open_once_its_wait_is_over() {
+        let clock = ScriptedClock::new();
+        let mut breaker = opened(&clock);
+        clock.pass(POLICY.timeout - Duration::from_secs(1));
+        assert_eq!(breaker.tick(&clock.now()), None);
+        clock.pass(Duration::from_secs(1));
+        let moved = Some(Transition { from: StateName::Open, to: StateName::HalfOpen });
+        assert_eq!(breaker.tick(&clock.now()), moved);
+    }
+
+    #[test]
+    fn an_outage_counts_from_the_first_opening_to_the_closing_over_probes_restarts_and_set_clocks() {
+        let clock = ScriptedClock::new();
+        let mut breaker = opened(&clock);
+        clock.pass(POLICY.timeout);
+        let (probe, _) = breaker.admit(&clock.now()).unwrap();
+        breaker.fail(probe, &clock.now());
+        clock.set_wall(WallTime(0));
+        let stored = breaker.stored(&clock.now());
+        clock.reboot("b");
+        let mut breaker = Breaker::restored(Service::Transcription, POLICY, stored, &clock.now());
+        clock.pass(POLICY.timeout);
+        assert_eq!(breaker.open_for(&clock.now()), Some(POLICY.timeout * 2));
+        breaker.reset(&clock.now());
+        assert_eq!(breaker.open_for(&clock.now()), None);
     }
 
     proptest! {
@@ -468,7 +647,7 @@ mod tests {
             for step in steps {
                 match step {
                     0 => if let Ok((permit, _)) = breaker.admit(&clock.now()) { out.push(permit) },
-                    1 => if let Some(permit) = out.pop() { breaker.succeed(permit); },
+                    1 => if let Some(permit) = out.pop() { breaker.succeed(permit, &clock.now()); },
                     2 => if let Some(permit) = out.pop() { breaker.fail(permit, &clock.now()); },
                     3 => if let Some(permit) = out.pop() { breaker.release(permit); },
                     _ => clock.pass(Duration::from_secs(25)),

@@ -1,7 +1,7 @@
 //! The guide's six errors, and the local causes behind them.
 //!
-//! Every cause answers three questions in exhaustive matches: may it be tried again, does it blame the engine,
-//! may the session go on without it. A message is a constant sentence, so that people can group by it; what
+//! Every cause answers in exhaustive matches: what to do next, does it blame the engine, may the session go on
+//! without it. A message is a constant sentence, so that people can group by it; what
 //! differs from case to case is in `details`. Nothing here can hold what was said.
 
 use std::time::Duration;
@@ -9,12 +9,35 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::ailment::Ailment;
 use crate::breaker::Service;
+use crate::cause_text::{self, Hint};
+use crate::task::Task;
+
+/// What is worth trying after an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advice {
+    /// Nothing: it would end the same way.
+    GiveUp,
+    /// The same again, after a wait.
+    Again,
+    /// The same once more; if that ends the same way, a smaller model.
+    OnceMoreThenSmaller,
+    /// A smaller model; never the same again.
+    Smaller,
+}
 
 /// What a handler asks of an error.
 pub trait Fault: std::error::Error + Send + Sync + 'static {
-    /// May the same call succeed if it is made again?
-    fn is_retryable(&self) -> bool;
+    /// What is worth trying next?
+    fn advice(&self) -> Advice;
+    /// May trying again, in whatever way, succeed?
+    fn is_retryable(&self) -> bool {
+        match self.advice() {
+            Advice::GiveUp => false,
+            Advice::Again | Advice::OnceMoreThenSmaller | Advice::Smaller => true,
+        }
+    }
     /// Does this say something about the engine, or only about this recording?
     fn blames_engine(&self) -> bool;
     /// The guide's name of the error.
@@ -23,6 +46,10 @@ pub trait Fault: std::error::Error + Send + Sync + 'static {
     fn details(&self) -> Value;
     /// A wait that the failed service asked for.
     fn retry_after(&self) -> Option<Duration> {
+        None
+    }
+    /// What a health check would find, if that is what it died of: then no other call need find it the hard way.
+    fn ailment(&self) -> Option<Ailment> {
         None
     }
 }
@@ -77,22 +104,66 @@ pub enum EngineFault {
         /// Why, and what to do.
         problem: String,
     },
+    /// The board became too hot, and the work was stopped to cool it.
+    #[error("The work was stopped because the board is too hot")]
+    ThermalStop {
+        /// Thousandths of a degree Celsius.
+        milli_celsius: i64,
+    },
+    /// There was no room on the disk.
+    #[error("The disk is full")]
+    DiskFull,
 }
 
 impl EngineFault {
-    fn is_retryable(&self) -> bool {
+    fn advice(&self) -> Advice {
         match self {
-            Self::OutOfMemory { .. }
+            Self::OutOfMemory { .. } | Self::ThermalStop { .. } => Advice::Smaller,
+            Self::DeadlineExceeded { .. } => Advice::OnceMoreThenSmaller,
+            Self::ChildCrashed { .. } | Self::ChildExited { .. } => Advice::Again,
+            // A library's words decide only where they say something; a fresh process may do better.
+            Self::Reported { code } => match cause_text::read(code) {
+                Hint::Final => Advice::GiveUp,
+                Hint::Retryable | Hint::Unknown => Advice::Again,
+            },
+            Self::ModelUnusable { .. } | Self::Unavailable { .. } | Self::DiskFull => Advice::GiveUp,
+        }
+    }
+
+    /// Does this say something about the engine? Heat and a full disk say something about the board, and have their
+    /// own checks.
+    fn blames_engine(&self) -> bool {
+        match self {
+            Self::ModelUnusable { .. }
+            | Self::OutOfMemory { .. }
             | Self::DeadlineExceeded { .. }
             | Self::ChildCrashed { .. }
             | Self::ChildExited { .. }
-            | Self::Reported { .. } => true,
-            Self::ModelUnusable { .. } | Self::Unavailable { .. } => false,
+            | Self::Reported { .. }
+            | Self::Unavailable { .. } => true,
+            Self::ThermalStop { .. } | Self::DiskFull => false,
         }
     }
 
     fn details(&self) -> Value {
         serde_json::to_value(self).unwrap_or(Value::Null)
+    }
+
+    fn ailment(&self) -> Option<Ailment> {
+        match self {
+            Self::ModelUnusable { model, problem, remedy } => {
+                let (model, problem, remedy) = (model.clone(), problem.clone(), remedy.clone());
+                Some(Ailment::ModelUnusable { model, problem, remedy })
+            }
+            Self::OutOfMemory { .. }
+            | Self::DeadlineExceeded { .. }
+            | Self::ChildCrashed { .. }
+            | Self::ChildExited { .. }
+            | Self::Reported { .. }
+            | Self::Unavailable { .. }
+            | Self::ThermalStop { .. }
+            | Self::DiskFull => None,
+        }
     }
 
     /// One line for people, with what differs from case to case.
@@ -110,6 +181,8 @@ impl EngineFault {
             Self::ChildExited { code } => format!("ChildExited: code {code}"),
             Self::Reported { code } => format!("Engine: {code}"),
             Self::Unavailable { problem } => format!("EngineUnavailable: {problem}"),
+            Self::ThermalStop { milli_celsius } => format!("ThermalStop: at {} °C", milli_celsius / 1000),
+            Self::DiskFull => "DiskFull".into(),
         }
     }
 }
@@ -127,6 +200,12 @@ pub enum TranscriptionError {
     /// The work was begun three times and took the box down with it each time.
     #[error("Transcription was given up after three interrupted tries")]
     ClaimsExhausted,
+    /// A person has dropped the session.
+    #[error("The session was dropped by an operator")]
+    Dropped,
+    /// What was stored of it cannot be read any more.
+    #[error("What was stored of the session is damaged")]
+    Damaged,
     /// The engine gave no result.
     #[error("Transcription failed")]
     Engine {
@@ -141,7 +220,7 @@ impl TranscriptionError {
     #[must_use]
     pub fn sentence(&self) -> String {
         match self {
-            Self::AudioInvalid { .. } | Self::ClaimsExhausted => self.to_string(),
+            Self::AudioInvalid { .. } | Self::ClaimsExhausted | Self::Dropped | Self::Damaged => self.to_string(),
             Self::Engine { fault } => format!("{self}: {fault}"),
         }
     }
@@ -152,23 +231,32 @@ impl TranscriptionError {
         match self {
             Self::AudioInvalid { problem } => format!("AudioInvalid: {problem}"),
             Self::ClaimsExhausted => "ClaimsExhausted".into(),
+            Self::Dropped => "Dropped".into(),
+            Self::Damaged => "Damaged".into(),
             Self::Engine { fault } => fault.explain(),
         }
     }
 }
 
 impl Fault for TranscriptionError {
-    fn is_retryable(&self) -> bool {
+    fn advice(&self) -> Advice {
         match self {
-            Self::AudioInvalid { .. } | Self::ClaimsExhausted => false,
-            Self::Engine { fault } => fault.is_retryable(),
+            Self::AudioInvalid { .. } | Self::ClaimsExhausted | Self::Dropped | Self::Damaged => Advice::GiveUp,
+            Self::Engine { fault } => fault.advice(),
         }
     }
 
     fn blames_engine(&self) -> bool {
         match self {
-            Self::AudioInvalid { .. } | Self::ClaimsExhausted => false,
-            Self::Engine { .. } => true,
+            Self::AudioInvalid { .. } | Self::ClaimsExhausted | Self::Dropped | Self::Damaged => false,
+            Self::Engine { fault } => fault.blames_engine(),
+        }
+    }
+
+    fn ailment(&self) -> Option<Ailment> {
+        match self {
+            Self::AudioInvalid { .. } | Self::ClaimsExhausted | Self::Dropped | Self::Damaged => None,
+            Self::Engine { fault } => fault.ailment(),
         }
     }
 
@@ -180,6 +268,8 @@ impl Fault for TranscriptionError {
         match self {
             Self::AudioInvalid { problem } => json!({"kind": "audio_invalid", "problem": problem}),
             Self::ClaimsExhausted => json!({"kind": "claims_exhausted"}),
+            Self::Dropped => json!({"kind": "dropped"}),
+            Self::Damaged => json!({"kind": "damaged"}),
             Self::Engine { fault } => fault.details(),
         }
     }
@@ -198,6 +288,12 @@ pub enum DiarizationError {
     /// The work was begun three times and took the box down with it each time.
     #[error("Diarization was given up after three interrupted tries")]
     ClaimsExhausted,
+    /// A person has dropped the session.
+    #[error("The session was dropped by an operator")]
+    Dropped,
+    /// What was stored of it cannot be read any more.
+    #[error("What was stored of the session is damaged")]
+    Damaged,
     /// The engine gave no result.
     #[error("Diarization failed")]
     Engine {
@@ -213,9 +309,12 @@ impl DiarizationError {
     #[must_use]
     pub fn fallback_available(&self, require_diarization: bool) -> bool {
         match self {
-            Self::AudioInvalid | Self::AudioTooShort | Self::ClaimsExhausted | Self::Engine { .. } => {
-                !require_diarization
-            }
+            Self::AudioInvalid
+            | Self::AudioTooShort
+            | Self::ClaimsExhausted
+            | Self::Dropped
+            | Self::Damaged
+            | Self::Engine { .. } => !require_diarization,
         }
     }
 
@@ -223,7 +322,9 @@ impl DiarizationError {
     #[must_use]
     pub fn sentence(&self) -> String {
         match self {
-            Self::AudioInvalid | Self::AudioTooShort | Self::ClaimsExhausted => self.to_string(),
+            Self::AudioInvalid | Self::AudioTooShort | Self::ClaimsExhausted | Self::Dropped | Self::Damaged => {
+                self.to_string()
+            }
             Self::Engine { fault } => format!("{self}: {fault}"),
         }
     }
@@ -235,23 +336,34 @@ impl DiarizationError {
             Self::AudioInvalid => "AudioInvalid".into(),
             Self::AudioTooShort => "AudioTooShort".into(),
             Self::ClaimsExhausted => "ClaimsExhausted".into(),
+            Self::Dropped => "Dropped".into(),
+            Self::Damaged => "Damaged".into(),
             Self::Engine { fault } => fault.explain(),
         }
     }
 }
 
 impl Fault for DiarizationError {
-    fn is_retryable(&self) -> bool {
+    fn advice(&self) -> Advice {
         match self {
-            Self::AudioInvalid | Self::AudioTooShort | Self::ClaimsExhausted => false,
-            Self::Engine { fault } => fault.is_retryable(),
+            Self::AudioInvalid | Self::AudioTooShort | Self::ClaimsExhausted | Self::Dropped | Self::Damaged => {
+                Advice::GiveUp
+            }
+            Self::Engine { fault } => fault.advice(),
         }
     }
 
     fn blames_engine(&self) -> bool {
         match self {
-            Self::AudioInvalid | Self::AudioTooShort | Self::ClaimsExhausted => false,
-            Self::Engine { .. } => true,
+            Self::AudioInvalid | Self::AudioTooShort | Self::ClaimsExhausted | Self::Dropped | Self::Damaged => false,
+            Self::Engine { fault } => fault.blames_engine(),
+        }
+    }
+
+    fn ailment(&self) -> Option<Ailment> {
+        match self {
+            Self::AudioInvalid | Self::AudioTooShort | Self::ClaimsExhausted | Self::Dropped | Self::Damaged => None,
+            Self::Engine { fault } => fault.ailment(),
         }
     }
 
@@ -264,6 +376,8 @@ impl Fault for DiarizationError {
             Self::AudioInvalid => json!({"kind": "audio_invalid"}),
             Self::AudioTooShort => json!({"kind": "audio_too_short"}),
             Self::ClaimsExhausted => json!({"kind": "claims_exhausted"}),
+            Self::Dropped => json!({"kind": "dropped"}),
+            Self::Damaged => json!({"kind": "damaged"}),
             Self::Engine { fault } => fault.details(),
         }
     }
@@ -279,6 +393,23 @@ pub struct CircuitBreakerOpenError {
     pub failure_count: u32,
     /// When to ask again; `None` if only a person can change that.
     pub retry_after: Option<Duration>,
+    /// What a health check has found, if that is why.
+    pub ailment: Option<Ailment>,
+}
+
+/// One attempt that failed, for the history that is stored with the session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedAttempt {
+    /// From 1.
+    pub number: u32,
+    /// How many models smaller than the best were used.
+    pub rung: u32,
+    /// What it died of, as its constant sentence.
+    pub error: String,
+    /// What differs from case to case.
+    pub details: Value,
+    /// How long was waited after it, in milliseconds.
+    pub waited_ms: u64,
 }
 
 /// Every attempt failed, though each might have gone well.
@@ -290,8 +421,8 @@ pub struct RetryExhaustedError<E: Fault> {
     /// What the last attempt died of.
     #[source]
     pub last_exception: E,
-    /// What each attempt died of, as its constant sentence.
-    pub history: Vec<String>,
+    /// What each attempt died of.
+    pub history: Vec<FailedAttempt>,
 }
 
 /// How a guarded call ended badly.
@@ -301,8 +432,14 @@ pub enum GuardError<E: Fault> {
     #[error(transparent)]
     Open(CircuitBreakerOpenError),
     /// It failed in a way that trying again does not mend.
-    #[error(transparent)]
-    Failed(E),
+    #[error("The call failed")]
+    Failed {
+        /// What the last attempt died of.
+        #[source]
+        last_exception: E,
+        /// What each attempt died of.
+        history: Vec<FailedAttempt>,
+    },
     /// It was tried as often as allowed.
     #[error(transparent)]
     Exhausted(RetryExhaustedError<E>),
@@ -332,7 +469,8 @@ impl<E: Fault> TaskFailure<E> {
 
 impl<E: Fault> From<RetryExhaustedError<E>> for TaskFailure<E> {
     fn from(e: RetryExhaustedError<E>) -> Self {
-        Self { retry_count: e.retry_count, exhausted: true, last_exception: e.last_exception, history: e.history }
+        let history = e.history.into_iter().map(|attempt| attempt.error).collect();
+        Self { retry_count: e.retry_count, exhausted: true, last_exception: e.last_exception, history }
     }
 }
 
@@ -348,19 +486,19 @@ pub enum PartialProcessingError {
 impl PartialProcessingError {
     /// The task that went well.
     #[must_use]
-    pub fn succeeded_task(&self) -> Service {
+    pub fn succeeded_task(&self) -> Task {
         match self {
-            Self::Transcription(_) => Service::Diarization,
-            Self::Diarization(_) => Service::Transcription,
+            Self::Transcription(_) => Task::Diarization,
+            Self::Diarization(_) => Task::Transcription,
         }
     }
 
     /// The task that failed.
     #[must_use]
-    pub fn failed_task(&self) -> Service {
+    pub fn failed_task(&self) -> Task {
         match self {
-            Self::Transcription(_) => Service::Transcription,
-            Self::Diarization(_) => Service::Diarization,
+            Self::Transcription(_) => Task::Transcription,
+            Self::Diarization(_) => Task::Diarization,
         }
     }
 }
@@ -503,7 +641,7 @@ mod tests {
         let failure = TaskFailure::from(RetryExhaustedError {
             retry_count: 3,
             last_exception: crashed(),
-            history: vec![crashed().to_string(); 3],
+            history: vec![FailedAttempt { number: 1, rung: 0, error: "x".into(), details: Value::Null, waited_ms: 0 }],
         });
         let error = PartialProcessingError::Transcription(failure).into_processing_error("s");
         assert!(error.message.starts_with("Retry exhausted"));
@@ -518,6 +656,33 @@ mod tests {
         assert!(!TranscriptionError::AudioInvalid { problem: String::new() }.blames_engine());
         assert!(!DiarizationError::AudioTooShort.blames_engine());
         assert!(crashed().blames_engine());
+    }
+
+    #[test]
+    fn what_is_tried_next_depends_on_what_happened() {
+        let advice = |fault| TranscriptionError::Engine { fault }.advice();
+        assert_eq!(advice(EngineFault::OutOfMemory { limit_bytes: 1 }), Advice::Smaller);
+        assert_eq!(advice(EngineFault::ThermalStop { milli_celsius: 85_000 }), Advice::Smaller);
+        assert_eq!(advice(EngineFault::DeadlineExceeded { limit_ms: 1 }), Advice::OnceMoreThenSmaller);
+        assert_eq!(advice(EngineFault::ChildCrashed { signal: 11 }), Advice::Again);
+        assert_eq!(advice(EngineFault::DiskFull), Advice::GiveUp);
+        assert_eq!(TranscriptionError::AudioInvalid { problem: String::new() }.advice(), Advice::GiveUp);
+    }
+
+    #[test]
+    fn a_librarys_words_decide_only_by_whole_tokens() {
+        let advice = |code: &str| TranscriptionError::Engine { fault: EngineFault::Reported { code: code.into() } };
+        assert!(!advice("invalid audio format").is_retryable());
+        assert!(advice("temporarily unavailable").is_retryable());
+        assert!(advice("took 4003 ms").is_retryable(), "it says nothing, so a fresh process may try");
+    }
+
+    #[test]
+    fn heat_and_a_full_disk_do_not_blame_the_engine() {
+        for fault in [EngineFault::ThermalStop { milli_celsius: 1 }, EngineFault::DiskFull] {
+            assert!(!TranscriptionError::Engine { fault: fault.clone() }.blames_engine());
+            assert!(!DiarizationError::Engine { fault }.blames_engine());
+        }
     }
 
     #[test]

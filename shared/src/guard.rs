@@ -1,17 +1,50 @@
 //! The guard around every call to an engine: retry inside a breaker.
 //!
 //! One guarded call counts once in the breaker, after its retries. Whatever becomes of the call (an answer, a
-//! failure, a dropped future, a panic) its place in the breaker is settled or given back.
+//! failure, a dropped future, a panic) its place in the breaker is settled or given back. A refused call was never
+//! made: it counts neither as success nor as failure.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tracing::{error, info, warn};
 
+use crate::ailment::Ailment;
 use crate::breaker::{Breaker, Permit, Policy, Service, StateName, Stored, Transition};
 use crate::clock::{Clock, Now};
-use crate::error::{CircuitBreakerOpenError, Fault, GuardError, RetryExhaustedError};
-use crate::retry;
+use crate::error::{CircuitBreakerOpenError, FailedAttempt, Fault, GuardError, RetryExhaustedError, report};
+use crate::log::CRITICAL;
+use crate::retry::{self, Schedule};
+
+/// How a guarded call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// Well.
+    Succeeded,
+    /// In a failure that blames the engine.
+    Failed,
+    /// In a failure that says nothing about the engine.
+    Ignored,
+    /// It was not made: the breaker let it not through.
+    Refused,
+}
+
+impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 4] = [Self::Succeeded, Self::Failed, Self::Ignored, Self::Refused];
+
+    /// As it stands in the database, and in metrics under resilience4j's names.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Succeeded => "successful",
+            Self::Failed => "failed",
+            Self::Ignored => "ignored",
+            Self::Refused => "not_permitted",
+        }
+    }
+}
 
 /// Where breakers outlive the process.
 pub trait BreakerStore: Send + Sync {
@@ -20,50 +53,78 @@ pub trait BreakerStore: Send + Sync {
     fn keep(&self, service: Service, stored: &Stored, moved: Option<Transition>, now: &Now);
     /// What was kept, if anything.
     fn kept(&self, service: Service) -> Option<Stored>;
+    /// A guarded call ended: what failure rates are counted from.
+    fn called(&self, service: Service, outcome: Outcome, took: Duration, now: &Now);
 }
 
 /// What health shows of one breaker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     /// The state.
     pub state: StateName,
     /// Failed calls in a row.
     pub failure_count: u32,
     /// Until a call may try; `None` if only a person can change that.
-    pub retry_after: Option<std::time::Duration>,
+    pub retry_after: Option<Duration>,
+    /// How long it has not been closed; `None` if it is.
+    pub open_for: Option<Duration>,
+    /// What a health check has found, if that holds it open.
+    pub ailment: Option<Ailment>,
 }
 
-/// All breakers of this box, shared by the workers and the control socket.
+/// Guarded calls and transitions since the start of the process, for metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Calls by how they ended.
+    pub calls: BTreeMap<Outcome, u64>,
+    /// Time spent in calls by how they ended.
+    pub took: BTreeMap<Outcome, Duration>,
+    /// Transitions by where they led.
+    pub moved: BTreeMap<StateName, u64>,
+}
+
+/// The breakers that this process owns, shared by its workers and its control socket.
 pub struct Breakers {
-    breakers: Mutex<BTreeMap<Service, Breaker>>,
+    breakers: Mutex<BTreeMap<Service, (Breaker, Tally)>>,
+    policies: BTreeMap<Service, Policy>,
     store: Arc<dyn BreakerStore>,
     clock: Arc<dyn Clock>,
 }
 
 impl Breakers {
-    /// Restores every breaker from the store.
+    /// Restores the breakers of the services that this process owns. Another process may own others in the same store;
+    /// those are shown as they were last kept, and not touched.
     #[must_use]
-    pub fn open(store: Arc<dyn BreakerStore>, clock: Arc<dyn Clock>, policy: impl Fn(Service) -> Policy) -> Self {
+    pub fn open(
+        store: Arc<dyn BreakerStore>,
+        clock: Arc<dyn Clock>,
+        owned: &[Service],
+        policy: impl Fn(Service) -> Policy,
+    ) -> Self {
         let now = clock.now();
-        let breakers = Service::ALL
-            .into_iter()
-            .map(|service| {
-                let breaker = match store.kept(service) {
-                    Some(stored) => Breaker::restored(service, policy(service), stored, &now),
-                    None => Breaker::new(service, policy(service)),
-                };
-                store.keep(service, &breaker.stored(&now), None, &now);
-                (service, breaker)
-            })
-            .collect();
-        Self { breakers: Mutex::new(breakers), store, clock }
+        let restore = |service: Service| {
+            let breaker = restored(store.as_ref(), service, policy(service), &now);
+            store.keep(service, &breaker.stored(&now), None, &now);
+            (service, (breaker, Tally::default()))
+        };
+        let breakers = owned.iter().copied().map(restore).collect();
+        let policies = Service::ALL.into_iter().map(|service| (service, policy(service))).collect();
+        Self { breakers: Mutex::new(breakers), policies, store, clock }
     }
 
-    /// Changes one breaker and keeps it.
-    fn change<T>(&self, service: Service, change: impl FnOnce(&mut Breaker, &Now) -> (T, Option<Transition>)) -> T {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Service, (Breaker, Tally)>> {
+        self.breakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes one breaker and keeps it; `None` if another process owns it.
+    fn change<T>(
+        &self,
+        service: Service,
+        change: impl FnOnce(&mut Breaker, &Now) -> (T, Option<Transition>),
+    ) -> Option<T> {
         let now = self.clock.now();
-        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
-        let breaker = breakers.get_mut(&service).expect("every service has a breaker");
+        let mut breakers = self.lock();
+        let (breaker, tally) = breakers.get_mut(&service)?;
         let before = breaker.stored(&now);
         let (answer, moved) = change(breaker, &now);
         let after = breaker.stored(&now);
@@ -71,61 +132,129 @@ impl Breakers {
             self.store.keep(service, &after, moved, &now);
         }
         if let Some(moved) = moved {
-            announce(service, moved, after.failure_count);
+            *tally.moved.entry(moved.to).or_default() += 1;
+            announce(service, moved, breaker);
         }
-        answer
+        Some(answer)
     }
 
     /// The state for health, without asking the breaker for anything.
     #[must_use]
     pub fn view(&self, service: Service) -> View {
         let now = self.clock.now();
-        let breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
-        let breaker = &breakers[&service];
-        View {
-            state: breaker.state().name(),
-            failure_count: breaker.failure_count(),
-            retry_after: breaker.retry_after(&now),
+        if let Some((breaker, _)) = self.lock().get(&service) {
+            return view(breaker, &now);
+        }
+        view(&restored(self.store.as_ref(), service, self.policies[&service], &now), &now)
+    }
+
+    /// Calls and transitions since the start; empty for a service that another process owns.
+    #[must_use]
+    pub fn tally(&self, service: Service) -> Tally {
+        self.lock().get(&service).map(|(_, tally)| tally.clone()).unwrap_or_default()
+    }
+
+    /// Whether this process owns the service's breaker and so may move it.
+    #[must_use]
+    pub fn owns(&self, service: Service) -> bool {
+        self.lock().contains_key(&service)
+    }
+
+    /// Lets waits end that nobody calls for.
+    pub fn tick(&self) {
+        let owned: Vec<Service> = self.lock().keys().copied().collect();
+        for service in owned {
+            self.change(service, |b, now| ((), b.tick(now)));
         }
     }
 
     /// Stores what is left of every wait, so that a power cut repeats at most the time since the last call.
     pub fn checkpoint(&self) {
         let now = self.clock.now();
-        let breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
-        for breaker in breakers.values().filter(|b| b.state().name() == StateName::Open) {
+        for (breaker, _) in self.lock().values().filter(|(b, _)| b.state().name() != StateName::Closed) {
             self.store.keep(breaker.service(), &breaker.stored(&now), None, &now);
         }
     }
 
     /// A person declares the service healthy.
     pub fn reset(&self, service: Service) {
-        self.change(service, |b, _| ((), b.reset()));
+        self.change(service, |b, now| ((), b.reset(now)));
     }
 
     /// A person holds the breaker open.
     pub fn force_open(&self, service: Service) {
-        self.change(service, |b, _| ((), b.force_open()));
+        self.change(service, |b, now| ((), b.force_open(now)));
     }
 
     /// A person switches the breaker off.
     pub fn disable(&self, service: Service) {
-        self.change(service, |b, _| ((), b.disable()));
+        self.change(service, |b, now| ((), b.disable(now)));
     }
 
-    fn admit(&self, service: Service) -> Result<Pass<'_>, CircuitBreakerOpenError> {
-        let permit = self.change(service, |b, now| match b.admit(now) {
+    /// What a health check of the service has found, or that it found nothing.
+    pub fn checked(&self, service: Service, found: Option<Ailment>) {
+        self.change(service, |b, now| match found {
+            Some(ailment) => ((), b.sicken(ailment, now)),
+            None => {
+                b.recover();
+                ((), None)
+            }
+        });
+    }
+
+    /// Asks for a place. Dropping it unsettled gives it back.
+    ///
+    /// # Errors
+    /// [`CircuitBreakerOpenError`] while the breaker lets nothing through.
+    pub fn admit(&self, service: Service) -> Result<Pass<'_>, CircuitBreakerOpenError> {
+        let admitted = self.change(service, |b, now| match b.admit(now) {
             Ok((permit, moved)) => (Ok(permit), moved),
             Err(refusal) => (Err(refusal), None),
-        })?;
-        Ok(Pass { breakers: self, service, permit: Some(permit) })
+        });
+        match admitted {
+            Some(Ok(permit)) => Ok(Pass { breakers: self, service, permit: Some(permit) }),
+            Some(Err(refusal)) => {
+                self.count(service, Outcome::Refused, Duration::ZERO);
+                Err(refusal)
+            }
+            // Nobody else's breaker can be asked, and nothing is known against its service.
+            None => Ok(Pass { breakers: self, service, permit: None }),
+        }
+    }
+
+    fn count(&self, service: Service, outcome: Outcome, took: Duration) {
+        if let Some((_, tally)) = self.lock().get_mut(&service) {
+            *tally.calls.entry(outcome).or_default() += 1;
+            *tally.took.entry(outcome).or_default() += took;
+        }
+        self.store.called(service, outcome, took, &self.clock.now());
     }
 }
 
-fn announce(service: Service, moved: Transition, failure_count: u32) {
+fn restored(store: &dyn BreakerStore, service: Service, policy: Policy, now: &Now) -> Breaker {
+    match store.kept(service) {
+        Some(stored) => Breaker::restored(service, policy, stored, now),
+        None => Breaker::new(service, policy),
+    }
+}
+
+fn view(breaker: &Breaker, now: &Now) -> View {
+    View {
+        state: breaker.state().name(),
+        failure_count: breaker.failure_count(),
+        retry_after: breaker.retry_after(now),
+        open_for: breaker.open_for(now),
+        ailment: breaker.ailment().cloned(),
+    }
+}
+
+fn announce(service: Service, moved: Transition, breaker: &Breaker) {
+    let failure_count = breaker.failure_count();
+    let reason = breaker.ailment().map(Ailment::explain);
     match moved.to {
         StateName::Open | StateName::ForcedOpen => error!(
-            severity = "critical", service_name = %service, circuit_breaker_state = %moved.to, failure_count,
+            target: CRITICAL, severity = "critical", service_name = %service, error_type = "CircuitBreakerOpenError",
+            is_retryable = false, retry_count = 0, circuit_breaker_state = %moved.to, failure_count, reason,
             "Circuit breaker opened."
         ),
         StateName::HalfOpen | StateName::Closed | StateName::Disabled => info!(
@@ -135,17 +264,26 @@ fn announce(service: Service, moved: Transition, failure_count: u32) {
 }
 
 /// A place in the breaker; dropping it unsettled gives it back.
-struct Pass<'a> {
+pub struct Pass<'a> {
     breakers: &'a Breakers,
     service: Service,
     permit: Option<Permit>,
 }
 
 impl Pass<'_> {
-    fn settle(mut self, outcome: impl FnOnce(&mut Breaker, Permit, &Now) -> Option<Transition>) {
+    /// The call ended so.
+    pub fn settle(mut self, outcome: Outcome, took: Duration) {
         if let Some(permit) = self.permit.take() {
-            self.breakers.change(self.service, |b, now| ((), outcome(b, permit, now)));
+            self.breakers.change(self.service, |b, now| match outcome {
+                Outcome::Succeeded => ((), b.succeed(permit, now)),
+                Outcome::Failed => ((), b.fail(permit, now)),
+                Outcome::Ignored | Outcome::Refused => {
+                    b.release(permit);
+                    ((), None)
+                }
+            });
         }
+        self.breakers.count(self.service, outcome, took);
     }
 }
 
@@ -169,6 +307,8 @@ pub struct Guard {
     pub service: Service,
     /// How often, and with what waits.
     pub retry: retry::Policy,
+    /// Whose call it is, for the log.
+    pub session: String,
 }
 
 /// A call that went well, and what it took.
@@ -178,50 +318,79 @@ pub struct Guarded<T> {
     pub value: T,
     /// Attempts made, the first included.
     pub attempts: u32,
+    /// What the attempts before died of.
+    pub history: Vec<FailedAttempt>,
+}
+
+/// The models a call may use: `rung` of `rungs`, counted from the best, 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rungs {
+    /// The one to begin with.
+    pub rung: u32,
+    /// How many there are.
+    pub rungs: u32,
+}
+
+impl Rungs {
+    /// There is one model, or none to choose.
+    pub const ONE: Self = Self { rung: 0, rungs: 1 };
 }
 
 impl Guard {
-    /// Makes the call, as often as it takes and is allowed.
+    /// Makes the call, as often as it takes and is allowed; `attempt` hears which model to use, counted from the best.
     ///
     /// # Errors
     /// [`GuardError::Open`] without calling while the breaker is open; [`GuardError::Failed`] for an error that
     /// trying again does not mend; [`GuardError::Exhausted`] after the last attempt.
     pub async fn call<T, E: Fault>(
         &self,
+        models: Rungs,
         mut attempt: impl AsyncFnMut(u32) -> Result<T, E>,
     ) -> Result<Guarded<T>, GuardError<E>> {
         let pass = self.breakers.admit(self.service).map_err(GuardError::Open)?;
+        let begun = tokio::time::Instant::now();
+        let mut schedule = Schedule::new(self.retry, models.rung, models.rungs);
         let mut history = Vec::new();
-        for number in 1.. {
-            let why = match attempt(number).await {
+        loop {
+            let (number, rung) = (schedule.attempt(), schedule.rung());
+            let why = match attempt(rung).await {
                 Ok(value) => {
-                    pass.settle(|b, permit, _| b.succeed(permit));
-                    return Ok(Guarded { value, attempts: number });
+                    pass.settle(Outcome::Succeeded, begun.elapsed());
+                    return Ok(Guarded { value, attempts: number, history });
                 }
                 Err(why) => why,
             };
-            history.push(crate::error::report(&why));
-            let wait = why.is_retryable().then(|| self.retry.wait_after(number, why.retry_after())).flatten();
-            if let Some(wait) = wait {
-                warn!(
-                    error_type = why.error_type(), is_retryable = true, retry_count = number,
-                    circuit_breaker_state = %self.breakers.view(self.service).state,
-                    error = %crate::error::report(&why), details = %why.details(), wait_s = wait.as_secs_f64(),
-                    "An attempt failed; trying again."
-                );
-                tokio::time::sleep(wait).await;
-                continue;
-            }
-            if why.blames_engine() {
-                pass.settle(|b, permit, now| b.fail(permit, now));
-            }
-            return Err(if why.is_retryable() {
-                GuardError::Exhausted(RetryExhaustedError { retry_count: number, last_exception: why, history })
-            } else {
-                GuardError::Failed(why)
-            });
+            let next = schedule.failed(why.advice(), why.retry_after());
+            let waited_ms = next.map_or(0, |n| n.wait.as_millis().try_into().unwrap_or(u64::MAX));
+            history.push(FailedAttempt { number, rung, error: report(&why), details: why.details(), waited_ms });
+            let Some(next) = next else {
+                let outcome = if why.blames_engine() { Outcome::Failed } else { Outcome::Ignored };
+                pass.settle(outcome, begun.elapsed());
+                if let Some(ailment) = why.ailment() {
+                    self.breakers.checked(self.service, Some(ailment));
+                }
+                return Err(self.given_up(why, number, history));
+            };
+            self.warn(&why, number, next);
+            tokio::time::sleep(next.wait).await;
         }
-        unreachable!("attempts are counted up to a limit of at most u32::MAX")
+    }
+
+    fn given_up<E: Fault>(&self, why: E, number: u32, history: Vec<FailedAttempt>) -> GuardError<E> {
+        if why.is_retryable() && number >= self.retry.attempts {
+            GuardError::Exhausted(RetryExhaustedError { retry_count: number, last_exception: why, history })
+        } else {
+            GuardError::Failed { last_exception: why, history }
+        }
+    }
+
+    fn warn(&self, why: &impl Fault, number: u32, next: retry::Next) {
+        warn!(
+            session_id = self.session, error_type = why.error_type(), is_retryable = why.is_retryable(),
+            retry_count = number, circuit_breaker_state = %self.breakers.view(self.service).state,
+            error = %report(why), details = %why.details(), wait_s = next.wait.as_secs_f64(), next_model = next.rung,
+            "An attempt failed; trying again."
+        );
     }
 }
 
@@ -230,7 +399,6 @@ mod tests {
     use super::*;
     use crate::clock::ScriptedClock;
     use crate::error::{EngineFault, TranscriptionError};
-    use std::time::Duration;
 
     #[derive(Default)]
     struct Kept(Mutex<BTreeMap<Service, Stored>>);
@@ -241,18 +409,20 @@ mod tests {
         fn kept(&self, service: Service) -> Option<Stored> {
             self.0.lock().unwrap().get(&service).cloned()
         }
+        fn called(&self, _: Service, _: Outcome, _: Duration, _: &Now) {}
     }
 
     fn guard(kept: Arc<Kept>, clock: Arc<ScriptedClock>) -> Guard {
         let policy = Policy { failure_threshold: 2, timeout: Duration::from_secs(120), success_threshold: 1 };
         Guard {
-            breakers: Arc::new(Breakers::open(kept, clock, |_| policy)),
+            breakers: Arc::new(Breakers::open(kept, clock, &Service::ALL, |_| policy)),
             service: Service::Transcription,
             retry: retry::Policy {
                 attempts: 3,
                 initial_backoff: Duration::from_secs(2),
                 max_backoff: Duration::from_secs(60),
             },
+            session: "s".into(),
         }
     }
 
@@ -264,8 +434,15 @@ mod tests {
     async fn a_call_that_fails_twice_and_then_succeeds_waits_the_guides_waits() {
         let guard = guard(Arc::default(), Arc::default());
         let begun = tokio::time::Instant::now();
-        let done = guard.call(async |n| if n < 3 { Err(crashed()) } else { Ok("text") }).await.unwrap();
+        let mut calls = 0;
+        let done = guard.call(Rungs::ONE, async |_| {
+            calls += 1;
+            if calls < 3 { Err(crashed()) } else { Ok("text") }
+        });
+        let done = done.await.unwrap();
         assert_eq!((done.attempts, begun.elapsed()), (3, Duration::from_secs(6)));
+        let waits: Vec<u64> = done.history.iter().map(|attempt| attempt.waited_ms).collect();
+        assert_eq!(waits, [2000, 4000]);
         assert_eq!(guard.breakers.view(Service::Transcription).failure_count, 0);
     }
 
@@ -274,14 +451,14 @@ mod tests {
         let (kept, clock) = (Arc::new(Kept::default()), Arc::new(ScriptedClock::new()));
         let first = guard(kept.clone(), clock.clone());
         for _ in 0..2 {
-            let error = first.call(async |_| Err::<(), _>(crashed())).await.unwrap_err();
+            let error = first.call(Rungs::ONE, async |_| Err::<(), _>(crashed())).await.unwrap_err();
             assert!(matches!(error, GuardError::Exhausted(e) if e.retry_count == 3 && e.history.len() == 3));
         }
         let reopened = guard(kept, clock.clone());
-        let refused = reopened.call(async |_| Ok::<_, TranscriptionError>(())).await;
+        let refused = reopened.call(Rungs::ONE, async |_| Ok::<_, TranscriptionError>(())).await;
         assert!(matches!(refused, Err(GuardError::Open(e)) if e.failure_count == 2));
         clock.pass(Duration::from_secs(120));
-        reopened.call(async |_| Ok::<_, TranscriptionError>(())).await.unwrap();
+        reopened.call(Rungs::ONE, async |_| Ok::<_, TranscriptionError>(())).await.unwrap();
         assert_eq!(reopened.breakers.view(Service::Transcription).state, StateName::Closed);
     }
 
@@ -292,12 +469,12 @@ mod tests {
         for _ in 0..5 {
             let invalid = TranscriptionError::AudioInvalid { problem: String::new() };
             let result = guard
-                .call(async |_| {
+                .call(Rungs::ONE, async |_| {
                     calls += 1;
                     Err::<(), _>(invalid.clone())
                 })
                 .await;
-            assert!(matches!(result, Err(GuardError::Failed(_))));
+            assert!(matches!(result, Err(GuardError::Failed { .. })));
         }
         assert_eq!((calls, guard.breakers.view(Service::Transcription).state), (5, StateName::Closed));
     }
@@ -307,11 +484,47 @@ mod tests {
         let clock = Arc::new(ScriptedClock::new());
         let guard = guard(Arc::default(), clock.clone());
         for _ in 0..2 {
-            let _ = guard.call(async |_| Err::<(), _>(crashed())).await;
+            let _ = guard.call(Rungs::ONE, async |_| Err::<(), _>(crashed())).await;
         }
         clock.pass(Duration::from_secs(120));
-        let stuck = guard.call(async |_| std::future::pending::<Result<(), TranscriptionError>>().await);
+        let stuck = guard.call(Rungs::ONE, async |_| std::future::pending::<Result<(), TranscriptionError>>().await);
         assert!(tokio::time::timeout(Duration::from_secs(1), stuck).await.is_err());
-        guard.call(async |_| Ok::<_, TranscriptionError>(())).await.unwrap();
+        guard.call(Rungs::ONE, async |_| Ok::<_, TranscriptionError>(())).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lack_of_memory_is_met_with_a_smaller_model() {
+        let guard = guard(Arc::default(), Arc::default());
+        let mut models = Vec::new();
+        let done = guard.call(Rungs { rung: 0, rungs: 2 }, async |rung| {
+            models.push(rung);
+            let hungry = TranscriptionError::Engine { fault: EngineFault::OutOfMemory { limit_bytes: 1 } };
+            if rung == 0 { Err(hungry) } else { Ok(()) }
+        });
+        assert_eq!(done.await.unwrap().attempts, 2);
+        assert_eq!(models, [0, 1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_call_is_neither_a_success_nor_a_failure() {
+        let guard = guard(Arc::default(), Arc::default());
+        guard.breakers.force_open(Service::Transcription);
+        for _ in 0..9 {
+            assert!(guard.call(Rungs::ONE, async |_| Ok::<_, TranscriptionError>(())).await.is_err());
+        }
+        let tally = guard.breakers.tally(Service::Transcription);
+        assert_eq!(tally.calls, BTreeMap::from([(Outcome::Refused, 9)]));
+        assert_eq!(guard.breakers.view(Service::Transcription).failure_count, 0);
+    }
+
+    #[test]
+    fn a_breaker_of_another_process_is_shown_as_it_was_kept_and_not_touched() {
+        let (kept, clock) = (Arc::new(Kept::default()), Arc::new(ScriptedClock::new()));
+        let policy = Policy { failure_threshold: 1, timeout: Duration::from_secs(60), success_threshold: 1 };
+        let theirs = Breakers::open(kept.clone(), clock.clone(), &[Service::Sync], |_| policy);
+        let ours = Breakers::open(kept, clock, &[Service::Transcription], |_| policy);
+        theirs.admit(Service::Sync).ok().unwrap().settle(Outcome::Failed, Duration::ZERO);
+        ours.reset(Service::Sync);
+        assert_eq!((ours.view(Service::Sync).state, ours.owns(Service::Sync)), (StateName::Open, false));
     }
 }

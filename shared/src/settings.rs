@@ -59,6 +59,12 @@ pub struct Settings {
     pub transcription_circuit: Circuit,
     /// The diarization breaker.
     pub diarization_circuit: Circuit,
+    /// The breaker of the line to the broker.
+    pub sync_circuit: Circuit,
+    /// When work is not begun.
+    pub health: Health,
+    /// When failed sessions are tried again by themselves.
+    pub replay: Replay,
     /// The microphone.
     pub capture: Capture,
     /// What a site demands of a session.
@@ -106,6 +112,47 @@ impl Circuit {
             timeout: self.timeout.map_or(guide.timeout, Duration::from_secs_f64),
             success_threshold: self.success_threshold.unwrap_or(guide.success_threshold),
         }
+    }
+}
+
+/// When work is not begun: the health checks before each call.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// Degrees Celsius from which no work is begun, and work under way is stopped 5 degrees above. A Raspberry Pi slows
+    /// down at 80 and more at 85.
+    pub max_celsius: f64,
+    /// Degrees Celsius from which a smaller model is used.
+    pub warm_celsius: f64,
+    /// MiB of memory that must be available.
+    pub min_memory_mib: u64,
+    /// MiB of room that must be on the data disk: an hour of audio is 110.
+    pub min_disk_mib: u64,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { max_celsius: 80.0, warm_celsius: 75.0, min_memory_mib: 96, min_disk_mib: 128 }
+    }
+}
+
+/// When failed sessions are tried again by themselves, in hours of the box's local time.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Replay {
+    /// Whether they are.
+    pub enabled: bool,
+    /// From this hour, 0 to 23.
+    pub from_hour: u8,
+    /// Until this hour, 0 to 23; it may be past midnight.
+    pub until_hour: u8,
+    /// How often a session is tried again by itself.
+    pub times: u32,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Self { enabled: true, from_hour: 1, until_hour: 5, times: 3 }
     }
 }
 
@@ -199,7 +246,7 @@ fn default_ack_timeout() -> f64 {
 }
 
 /// The guide's variables and the settings they stand for.
-const VARIABLES: [(&str, &str, &str); 11] = [
+const VARIABLES: [(&str, &str, &str); 14] = [
     ("AUDIO_PROCESSING_MAX_RETRIES", "retry", "max_retries"),
     ("AUDIO_PROCESSING_INITIAL_BACKOFF", "retry", "initial_backoff"),
     ("AUDIO_PROCESSING_MAX_BACKOFF", "retry", "max_backoff"),
@@ -209,6 +256,9 @@ const VARIABLES: [(&str, &str, &str); 11] = [
     ("DIARIZATION_CIRCUIT_FAILURE_THRESHOLD", "diarization_circuit", "failure_threshold"),
     ("DIARIZATION_CIRCUIT_TIMEOUT", "diarization_circuit", "timeout"),
     ("DIARIZATION_CIRCUIT_SUCCESS_THRESHOLD", "diarization_circuit", "success_threshold"),
+    ("SYNC_CIRCUIT_FAILURE_THRESHOLD", "sync_circuit", "failure_threshold"),
+    ("SYNC_CIRCUIT_TIMEOUT", "sync_circuit", "timeout"),
+    ("SYNC_CIRCUIT_SUCCESS_THRESHOLD", "sync_circuit", "success_threshold"),
     ("ROOMSCRIBE_CAPTURE_DEVICE", "capture", "device"),
     ("ROOMSCRIBE_REQUIRE_DIARIZATION", "session", "require_diarization"),
 ];
@@ -251,6 +301,7 @@ impl Settings {
             ("retry.max_backoff", self.retry.max_backoff),
             ("transcription_circuit.timeout", self.transcription_circuit.timeout.unwrap_or(0.0)),
             ("diarization_circuit.timeout", self.diarization_circuit.timeout.unwrap_or(0.0)),
+            ("sync_circuit.timeout", self.sync_circuit.timeout.unwrap_or(0.0)),
             ("capture.resume_within", self.capture.resume_within),
             ("engine.start_deadline", self.engine.start_deadline),
             ("engine.deadline_per_second", self.engine.deadline_per_second),
@@ -265,9 +316,20 @@ impl Settings {
             ("transcription_circuit.success_threshold", self.transcription_circuit.success_threshold.unwrap_or(1)),
             ("diarization_circuit.failure_threshold", self.diarization_circuit.failure_threshold.unwrap_or(1)),
             ("diarization_circuit.success_threshold", self.diarization_circuit.success_threshold.unwrap_or(1)),
+            ("sync_circuit.failure_threshold", self.sync_circuit.failure_threshold.unwrap_or(1)),
+            ("sync_circuit.success_threshold", self.sync_circuit.success_threshold.unwrap_or(1)),
         ];
         for (name, value) in counts {
             in_range(name, value, (1..=1000).contains(&value), "between 1 and 1000")?;
+        }
+        for (name, hour) in [("replay.from_hour", self.replay.from_hour), ("replay.until_hour", self.replay.until_hour)]
+        {
+            in_range(name, hour, hour < 24, "an hour from 0 to 23")?;
+        }
+        let degrees =
+            [("health.max_celsius", self.health.max_celsius), ("health.warm_celsius", self.health.warm_celsius)];
+        for (name, value) in degrees {
+            in_range(name, value, (0.0..=150.0).contains(&value), "between 0 and 150 degrees Celsius")?;
         }
         if let Some(link) = &self.link {
             in_range("link.clinic", &link.clinic, is_id(&link.clinic), "1 to 32 of a-z, 0-9 and -")?;
@@ -299,9 +361,12 @@ impl Settings {
             timeout: Duration::from_secs(seconds),
             success_threshold: 2,
         };
+        // The guide has no link. A connection is cheap to try, and one that holds is proof enough.
+        let link = breaker::Policy { success_threshold: 1, ..guide(60) };
         match service {
             Service::Transcription => self.transcription_circuit.policy(guide(120)),
             Service::Diarization => self.diarization_circuit.policy(guide(60)),
+            Service::Sync => self.sync_circuit.policy(link),
         }
     }
 

@@ -5,11 +5,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::alert::{Alert, AlertName};
 use crate::breaker::{Service, StateName};
 use crate::guard::View;
+use crate::store::Rates;
 
 /// The largest parcel the link carries, and so the packet limit both ends set.
 pub const MAX_PARCEL_BYTES: usize = 4 * 1024 * 1024;
+
+/// Stands for all boxes where a topic names one: no box can be called so.
+pub const WHOLE_CLINIC: &str = "board";
 
 /// A valid clinic, box or server id.
 #[must_use]
@@ -76,6 +81,13 @@ impl Topics {
     #[must_use]
     pub fn board_breaker(&self, box_id: &str, service: Service) -> String {
         format!("{}/board/breakers/{box_id}/{service}", self.root)
+    }
+
+    /// Retained [`BoardAlert`] while it holds, cleared when it ends. `box_id` is [`WHOLE_CLINIC`] for what is judged over
+    /// all boxes together.
+    #[must_use]
+    pub fn board_alert(&self, alert: AlertName, box_id: &str) -> String {
+        format!("{}/board/alerts/{}/{box_id}", self.root, alert.name())
     }
 
     /// What a topic of this clinic means, or `None` for any other.
@@ -158,6 +170,12 @@ pub struct BreakerHealth {
     pub failure_count: u32,
     /// Seconds until a call may try, rounded up; `null` if only a person can change that.
     pub retry_after_s: Option<u64>,
+    /// Seconds since it was last closed; absent if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_s: Option<u64>,
+    /// What a health check has found, if that holds it open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl From<View> for BreakerHealth {
@@ -166,6 +184,8 @@ impl From<View> for BreakerHealth {
             state: view.state,
             failure_count: view.failure_count,
             retry_after_s: view.retry_after.map(|d| d.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)),
+            open_s: view.open_for.map(|d| d.as_secs()),
+            reason: view.ailment.map(|ailment| ailment.explain()),
         }
     }
 }
@@ -179,8 +199,21 @@ pub struct QueueHealth {
     pub queued: u64,
     /// Done or failed, and the clinic has not said that it holds them.
     pub unacknowledged: u64,
-    /// Refused by the clinic: kept, and a person must look.
+    /// Failed, or refused by the clinic: kept, and a person must look.
     pub dead_lettered: u64,
+}
+
+/// What the board's own sensors say, where it has them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct BoardHealth {
+    /// Degrees Celsius, the hottest zone.
+    pub celsius: Option<f64>,
+    /// Whether the firmware says that the supply is too weak now.
+    pub under_voltage: Option<bool>,
+    /// MiB of memory that are available.
+    pub free_memory_mib: Option<u64>,
+    /// MiB that are free on the data disk.
+    pub free_disk_mib: Option<u64>,
 }
 
 /// What the microphone is doing.
@@ -213,6 +246,18 @@ pub struct BoxHealth {
     pub queue: QueueHealth,
     /// The microphone.
     pub capture: CaptureHealth,
+    /// Temperature, supply, memory, disk.
+    #[serde(default)]
+    pub board: BoardHealth,
+    /// The transcription model in use, as the record names it; absent until one was needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transcriber: Option<String>,
+    /// The six alerts, evaluated on the box.
+    #[serde(default)]
+    pub alerts: Vec<Alert>,
+    /// What they were evaluated from, for the clinic to add up over boxes.
+    #[serde(default)]
+    pub rates: Rates,
     /// Software version.
     pub software: String,
 }
@@ -270,6 +315,23 @@ pub struct BoardBreaker {
     pub breaker: BreakerHealth,
     /// When the box measured it, RFC 3339 UTC.
     pub at: String,
+}
+
+/// An alert that holds, retained on `board/alerts/{alert}/{box}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BoardAlert {
+    /// Always 1.
+    pub version: u32,
+    /// Which box, or [`WHOLE_CLINIC`].
+    #[serde(rename = "box")]
+    pub box_id: String,
+    /// The alert as it stands.
+    #[serde(flatten)]
+    pub alert: Alert,
+    /// Since when it holds, as far as the clinic knows, RFC 3339 UTC.
+    pub since: String,
+    /// Whether the box is connected; if not, this is what was last known.
+    pub online: bool,
 }
 
 /// The published breaker health of a clinic, retained on `board/breakers`.

@@ -1,12 +1,16 @@
 //! How long to wait before connecting again, and the loop that does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use shared::breaker::StateName;
 use shared::chance::{Dice, jittered};
-use shared::error::report;
+use shared::error::{CircuitBreakerOpenError, report};
+use shared::guard::Outcome;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::gate::Gate;
 use crate::heart::Heart;
 use crate::stop::Stop;
 use crate::uplink::{Broker, LinkError};
@@ -44,6 +48,8 @@ pub struct Keeper {
     pub stop: Stop,
     /// Who watches us.
     pub heart: Heart,
+    /// The breaker around connecting; a box has one, a clinic server none: it has nothing else to do.
+    pub gate: Option<Arc<Gate>>,
 }
 
 /// Connects and serves, again and again, until told to stop.
@@ -55,10 +61,24 @@ pub async fn stay_connected<B: Broker>(
     let mut backoff = Backoff::default();
     loop {
         keeper.heart.beat();
+        let gate = keeper.gate.clone();
+        let pass = match gate.as_ref().map(|gate| gate.admit()).transpose() {
+            Ok(pass) => pass,
+            Err(refusal) => {
+                if wait_for_gate(&refusal, &mut keeper).await {
+                    return;
+                }
+                continue;
+            }
+        };
+        let begun = Instant::now();
         let line = tokio::select! {
             () = keeper.stop.asked() => return,
             line = broker.connect() => line,
         };
+        if let Some(pass) = pass {
+            pass.settle(if line.is_ok() { Outcome::Succeeded } else { Outcome::Failed }, begun.elapsed());
+        }
         let (lasted, why) = match line {
             Err(why) => (None, why),
             Ok(line) => {
@@ -72,20 +92,33 @@ pub async fn stay_connected<B: Broker>(
         };
         let wait = jittered(backoff.wait(lasted), keeper.dice.as_mut());
         warn!(error = %report(&why), wait_s = wait.as_secs_f64(), "Not connected to the broker; trying again.");
-        if rest(wait, &mut keeper).await {
+        if rest(wait, &mut keeper, || false).await {
             return;
         }
     }
 }
 
-/// Waits, showing life. Returns whether to stop.
-async fn rest(wait: Duration, keeper: &mut Keeper) -> bool {
+/// Waits until the breaker would let a try through, and up to half as long again: boxes that lost the same broker must
+/// not come back together. Returns whether to stop.
+async fn wait_for_gate(refusal: &CircuitBreakerOpenError, keeper: &mut Keeper) -> bool {
+    let wait = refusal.retry_after.unwrap_or(LONGEST).clamp(BEAT, LONGEST);
+    let wait = wait + jittered(wait, keeper.dice.as_mut()) - wait / 2;
+    let gate = keeper.gate.clone();
+    let is_let_through = || gate.as_ref().is_some_and(|g| matches!(g.state(), StateName::Closed | StateName::Disabled));
+    rest(wait, keeper, is_let_through).await
+}
+
+/// Waits, showing life and heeding people, at most until `is_over`. Returns whether to stop.
+async fn rest(wait: Duration, keeper: &mut Keeper, is_over: impl Fn() -> bool) -> bool {
     let until = Instant::now() + wait;
-    while Instant::now() < until {
+    while Instant::now() < until && !is_over() {
         keeper.heart.beat();
         tokio::select! {
             () = keeper.stop.asked() => return true,
             () = tokio::time::sleep_until(until.min(Instant::now() + BEAT)) => {}
+        }
+        if let Some(gate) = &keeper.gate {
+            gate.heed();
         }
     }
     false

@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod clinic;
 pub mod exit;
 pub mod files;
+pub mod gate;
 pub mod heart;
 #[cfg(feature = "mqtt")]
 pub mod mqtt;

@@ -142,7 +142,13 @@ impl World {
     }
 
     fn says(&self, transcription: StateName, failure_count: u32) {
-        let breaker = |state, failure_count| BreakerHealth { state, failure_count, retry_after_s: None };
+        let breaker = |state, failure_count| BreakerHealth {
+            state,
+            failure_count,
+            retry_after_s: None,
+            open_s: None,
+            reason: None,
+        };
         let health = BoxHealth {
             version: 1,
             box_id: "room-1".into(),
@@ -154,6 +160,10 @@ impl World {
             ]),
             queue: QueueHealth::default(),
             capture: CaptureHealth { state: "idle".into(), recorded_s: 0.0, peak_dbfs: None },
+            board: shared::wire::BoardHealth::default(),
+            transcriber: None,
+            alerts: Vec::new(),
+            rates: shared::store::Rates::default(),
             software: "0".into(),
         };
         self.store.keep_health(&health).unwrap();

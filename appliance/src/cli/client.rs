@@ -65,7 +65,7 @@ pub async fn demand(root: &Root, method: Method, path: &str, body: Option<&Value
         200..=299 => Ok(answered.body),
         503 if answered.body["error"]["type"] == "CircuitBreakerOpenError" => {
             let wait = answered.body["error"]["retry_after"].as_u64();
-            Err(super::refused(wait))
+            Err(super::refused(wait, answered.body["error"]["reason"].as_str()))
         }
         _ => Err(Failed::new(code::FAILED, message(&answered.body))),
     }

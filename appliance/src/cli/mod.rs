@@ -3,6 +3,7 @@
 mod client;
 mod models;
 mod process;
+mod queue;
 mod show;
 
 use std::io::Write as _;
@@ -113,6 +114,22 @@ enum Command {
         #[command(subcommand)]
         action: Option<BreakerAction>,
     },
+    /// Show, retry, drop, check, repair or export what is not yet, or not well, at the clinic.
+    #[command(after_help = "Example: roomscribe queue list")]
+    Queue {
+        #[command(subcommand)]
+        action: queue::QueueAction,
+    },
+    /// Count the sessions that failed, by their message.
+    #[command(after_help = "Example: roomscribe failures --since 1h --json")]
+    Failures {
+        /// How far back: 90s, 15m, 1h, 7d.
+        #[arg(long, default_value = "1h", value_parser = queue::span)]
+        since: std::time::Duration,
+        /// Only those that ran out of attempts, failed or undiarized, by when they were begun.
+        #[arg(long)]
+        exhausted: bool,
+    },
     /// Show, fetch and verify models.
     #[command(after_help = "Example: roomscribe models fetch --root /tmp/box --from ../shared/models")]
     Models {
@@ -129,19 +146,21 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum BreakerAction {
+    /// Show them.
+    List,
     /// Close it: the service is healthy again.
     Reset {
-        /// transcription or diarization.
+        /// transcription, diarization or sync.
         service: shared::breaker::Service,
     },
     /// Hold it open until it is reset.
     ForceOpen {
-        /// transcription or diarization.
+        /// transcription, diarization or sync.
         service: shared::breaker::Service,
     },
     /// Let everything through until it is reset.
     Disable {
-        /// transcription or diarization.
+        /// transcription, diarization or sync.
         service: shared::breaker::Service,
     },
 }
@@ -176,10 +195,14 @@ fn not_opened(why: DaemonError) -> Failed {
 
 /// What is said where the transcription breaker lets nothing through; it tries again in `wait` seconds, or never by
 /// itself.
-fn refused(wait: Option<u64>) -> Failed {
+fn refused(wait: Option<u64>, reason: Option<&str>) -> Failed {
+    let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
     let until = wait.map_or("until it is reset".to_owned(), |seconds| format!("and tries again in {seconds} s"));
     let remedy = "roomscribe breaker reset transcription";
-    Failed::new(code::REFUSED, format!("the transcription circuit breaker is open {until}; if it is mended: {remedy}"))
+    Failed::new(
+        code::REFUSED,
+        format!("the transcription circuit breaker is open{reason} {until}; if it is mended: {remedy}"),
+    )
 }
 
 type Answer = Result<u8, Failed>;
@@ -226,13 +249,16 @@ fn dispatch(command: Command, common: &Common) -> Answer {
         Command::Sessions { session } => local(show::sessions(root, session, common.json)),
         Command::Export { session, format } => print_export(&root, &session, format),
         Command::Breaker { action } => {
-            let call = action.map(|action| match action {
-                BreakerAction::Reset { service } => (service, "reset"),
-                BreakerAction::ForceOpen { service } => (service, "force-open"),
-                BreakerAction::Disable { service } => (service, "disable"),
-            });
+            let call = match action {
+                None | Some(BreakerAction::List) => None,
+                Some(BreakerAction::Reset { service }) => Some((service, "reset")),
+                Some(BreakerAction::ForceOpen { service }) => Some((service, "force-open")),
+                Some(BreakerAction::Disable { service }) => Some((service, "disable")),
+            };
             local(show::breaker(root, call, common.json))
         }
+        Command::Queue { action } => local(queue::queue(root, action, common.json)),
+        Command::Failures { since, exhausted } => queue::failures(&root, since, exhausted, common.json),
         Command::Models { action } => models::models(&root, action, common.json),
     }
 }

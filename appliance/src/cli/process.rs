@@ -71,10 +71,13 @@ fn bar(file: &Path, number: usize, count: usize) -> ProgressBar {
 
 async fn in_process(context: &Arc<Context>, file: &Path, bar: &ProgressBar) -> Result<Value, Failed> {
     let failed = |why: ImportError| match &why {
-        ImportError::Refused(open) => super::refused(open.retry_after.map(|d| d.as_secs_f64().ceil() as u64)),
+        ImportError::Refused(open) => {
+            let reason = open.ailment.as_ref().map(shared::ailment::Ailment::explain);
+            super::refused(open.retry_after.map(|d| d.as_secs_f64().ceil() as u64), reason.as_deref())
+        }
         ImportError::Disk(_) | ImportError::Store(_) => Failed::because(&why),
     };
-    admit(context).map_err(failed)?;
+    admit(context).await.map_err(failed)?;
     let session = take_in(context, file).map_err(failed)?;
     let status = concluded(context, &session, |done, all| {
         bar.set_length(all as u64);

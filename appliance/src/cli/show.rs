@@ -36,7 +36,8 @@ pub async fn status(root: Root, json: bool) -> Answer {
                 queue["recording"], queue["queued"], queue["unacknowledged"], queue["dead_lettered"]
             ),
         ];
-        lines.extend(Service::ALL.map(|s| breaker_text(s, &status["breakers"][s.name()])));
+        lines.extend(breaker_lines(&status["breakers"]));
+        lines.extend(alert_lines(&status["alerts"]));
         lines.join("\n")
     })
 }
@@ -56,7 +57,29 @@ fn breaker_text(service: Service, breaker: &Value) -> String {
         (Some("FORCED_OPEN"), _) => ", until it is reset".into(),
         _ => String::new(),
     };
-    format!("breaker   {service}: {}, {} failures in a row{wait}", text(breaker, "state"), breaker["failure_count"])
+    let reason = breaker["reason"].as_str().map(|reason| format!("\n          {reason}")).unwrap_or_default();
+    format!(
+        "breaker   {service}: {}, {} failures in a row{wait}{reason}",
+        text(breaker, "state"),
+        breaker["failure_count"]
+    )
+}
+
+/// One line a breaker; that of the link is there only on an enrolled box.
+fn breaker_lines(breakers: &Value) -> Vec<String> {
+    let shown = Service::ALL.into_iter().filter(|s| breakers[s.name()].is_object());
+    shown.map(|s| breaker_text(s, &breakers[s.name()])).collect()
+}
+
+/// The alerts that hold; of the others there is nothing to say.
+fn alert_lines(alerts: &Value) -> Vec<String> {
+    let all = alerts.as_array().map(Vec::as_slice).unwrap_or_default();
+    let firing = all.iter().filter(|alert| alert["state"] == "firing");
+    firing
+        .map(|a| {
+            format!("alert     {}: {} over {} ({} samples)", text(a, "alert"), a["value"], a["threshold"], a["samples"])
+        })
+        .collect()
 }
 
 /// `roomscribe start`
@@ -134,6 +157,6 @@ pub async fn breaker(root: Root, call: Option<(Service, &str)>, json: bool) -> A
     if let Some((service, action)) = call {
         client::demand(&root, Method::POST, &format!("/breakers/{service}/{action}"), None).await?;
     }
-    let answer = client::demand(&root, Method::GET, "/status", None).await?;
-    print(json, &answer["breakers"], |breakers| Service::ALL.map(|s| breaker_text(s, &breakers[s.name()])).join("\n"))
+    let answer = client::demand(&root, Method::GET, "/breakers", None).await?;
+    print(json, &answer, |breakers| breaker_lines(breakers).join("\n"))
 }

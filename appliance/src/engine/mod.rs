@@ -44,14 +44,29 @@ pub struct Phrase {
     pub words: Vec<HeardWord>,
 }
 
+/// What a transcriber heard, and which model did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Heard {
+    /// Id of the model.
+    pub model: String,
+    /// In order of time.
+    pub phrases: Vec<Phrase>,
+}
+
 /// Turns speech into words. Dropping the future stops the work: a deadline must not leave a core busy.
 pub trait Transcriber {
-    /// Transcribes 16 kHz mono.
-    fn transcribe(&mut self, pcm: &[i16]) -> impl Future<Output = Result<Vec<Phrase>, EngineFault>>;
+    /// How many models there are to choose from, the best first; at least one.
+    fn rungs(&self) -> u32;
+
+    /// Transcribes 16 kHz mono with model `rung`, counted from the best, 0.
+    fn transcribe(&mut self, pcm: &[i16], rung: u32) -> impl Future<Output = Result<Heard, EngineFault>>;
 }
 
 /// Hears where speech is and whose it may be.
 pub trait Voices {
+    /// Id of the model that tells voices apart.
+    fn model(&mut self) -> impl Future<Output = Result<String, EngineFault>>;
+
     /// Probability of speech in each frame of [`protocol::VAD_FRAME`] samples.
     fn speech(&mut self, pcm: &[i16]) -> impl Future<Output = Result<Vec<f32>, EngineFault>>;
 

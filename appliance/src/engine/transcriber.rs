@@ -1,4 +1,4 @@
-//! The transcriber as the worker sees it: the best model installed, in a child.
+//! The transcriber as the worker sees it: the best model installed, or a smaller one, in a child.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use shared::error::EngineFault;
 
 use super::child::EngineChild;
 use super::protocol::{Reply, Request};
-use super::{Phrase, Transcriber};
+use super::{Heard, Transcriber};
 use crate::engines::Engines;
 use crate::models::Role;
 
@@ -26,14 +26,18 @@ impl ChildTranscriber {
 }
 
 impl Transcriber for ChildTranscriber {
-    async fn transcribe(&mut self, pcm: &[i16]) -> Result<Vec<Phrase>, EngineFault> {
-        let model = self.engines.model(Role::Transcriber).await?;
+    fn rungs(&self) -> u32 {
+        self.engines.rungs(Role::Transcriber)
+    }
+
+    async fn transcribe(&mut self, pcm: &[i16], rung: u32) -> Result<Heard, EngineFault> {
+        let model = self.engines.model(Role::Transcriber, rung).await?;
         let spec = self.engines.transcriber_spec(&model);
         let child = self.child.get_or_insert_with(|| EngineChild::new(spec.clone()));
         child.configure(spec);
         let deadline: Duration = self.engines.deadline(pcm.len());
         match child.ask(&Request::Transcribe, &crate::audio::to_bytes(pcm), deadline).await? {
-            (Reply::Phrases(phrases), _) => Ok(phrases),
+            (Reply::Phrases(phrases), _) => Ok(Heard { model: model.entry.id.clone(), phrases }),
             _ => Err(EngineFault::Reported { code: "the transcriber answered something else".into() }),
         }
     }

@@ -30,8 +30,8 @@ impl ChildVoices {
     }
 
     async fn ask(&self, request: Request, pcm: &[i16]) -> Result<(Reply, Vec<u8>), EngineFault> {
-        let vad = self.engines.model(Role::Vad).await?;
-        let voice = match (&request, self.engines.model(Role::Voice).await) {
+        let vad = self.engines.model(Role::Vad, 0).await?;
+        let voice = match (&request, self.engines.model(Role::Voice, 0).await) {
             (_, Ok(voice)) => Some(voice),
             // Windows can be cut without a speaker encoder.
             (Request::Speech, Err(_)) => None,
@@ -50,6 +50,10 @@ fn unexpected() -> EngineFault {
 }
 
 impl Voices for ChildVoices {
+    async fn model(&mut self) -> Result<String, EngineFault> {
+        Ok(self.engines.model(Role::Voice, 0).await?.entry.id.clone())
+    }
+
     async fn speech(&mut self, pcm: &[i16]) -> Result<Vec<f32>, EngineFault> {
         match self.ask(Request::Speech, pcm).await? {
             (Reply::Probabilities, binary) => Ok(floats(&binary)),

@@ -136,6 +136,31 @@ impl Models {
         }
     }
 
+    /// The models present for `role`, from the best down, each smaller than the one before. A box with real models never
+    /// falls back on one that is for demonstrations.
+    #[must_use]
+    pub fn ladder(&self, role: Role) -> Vec<&'static Entry> {
+        let mut rungs: Vec<(&'static Entry, u64)> = Vec::new();
+        for entry in ranked(role) {
+            let Ok(metadata) = self.folder.join(&entry.file).metadata() else { continue };
+            if rungs.last().is_none_or(|(above, size)| metadata.len() < *size && above.demo == entry.demo) {
+                rungs.push((entry, metadata.len()));
+            }
+        }
+        rungs.into_iter().map(|(entry, _)| entry).collect()
+    }
+
+    /// The model present for `role` that stands `rung` below the best; the lowest if there are fewer.
+    ///
+    /// # Errors
+    /// As [`Models::best`].
+    pub fn at(&self, role: Role, rung: u32) -> Result<Installed, EngineFault> {
+        match self.ladder(role).into_iter().take(rung as usize + 1).last() {
+            Some(entry) if rung > 0 => self.check(entry),
+            Some(_) | None => self.best(role),
+        }
+    }
+
     /// The best model present for `role`. Reads the whole file the first time: not for the capture thread.
     ///
     /// # Errors
@@ -215,6 +240,24 @@ mod tests {
         }
         let files: std::collections::HashSet<_> = LOCK.iter().map(|m| &m.file).collect();
         assert_eq!(files.len(), LOCK.len());
+    }
+
+    #[test]
+    fn a_ladder_goes_down_in_size_and_never_from_a_real_model_to_a_demo() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        let models = Models::new(&root);
+        std::fs::create_dir_all(root.models()).unwrap();
+        let put = |file: &str, size: usize| std::fs::write(root.models().join(file), vec![0; size]).unwrap();
+        let ids = || models.ladder(Role::Transcriber).into_iter().map(|e| e.id.as_str()).collect::<Vec<_>>();
+        put("demo-whisper-q8_0.bin", 10);
+        put("demo-whisper-f16.bin", 20);
+        assert_eq!(ids(), ["demo-whisper-q8_0"], "the next by rank is larger");
+        put("ggml-base.en.bin", 100);
+        put("ggml-tiny.en.bin", 50);
+        assert_eq!(ids(), ["whisper-base.en", "whisper-tiny.en"]);
+        let missing = models.at(Role::Voice, 1).unwrap_err();
+        assert!(matches!(missing, EngineFault::ModelUnusable { .. }));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Breakers, which outlive the process, and the box's health, which the sync daemon publishes.
 
+use std::time::Duration;
+
 use rusqlite::{OptionalExtension as _, params};
 
 use super::sessions::event;
@@ -7,8 +9,35 @@ use super::{Store, StoreError};
 use crate::breaker::{Service, Stored, Transition};
 use crate::clock::Now;
 use crate::error::report;
-use crate::guard::BreakerStore;
+use crate::guard::{BreakerStore, Outcome};
 use crate::wire::{BoxHealth, EventKind};
+
+/// What a person asks of a breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BreakerCommand {
+    /// Close it: the service is healthy.
+    Reset,
+    /// Hold it open until it is reset.
+    ForceOpen,
+    /// Let everything through until it is reset.
+    Disable,
+}
+
+impl BreakerCommand {
+    /// Every command.
+    pub const ALL: [Self; 3] = [Self::Reset, Self::ForceOpen, Self::Disable];
+
+    /// As people type it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Reset => "reset",
+            Self::ForceOpen => "force-open",
+            Self::Disable => "disable",
+        }
+    }
+}
 
 impl Store {
     fn keep_breaker(
@@ -62,7 +91,48 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Asks something of a breaker that another process owns.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn command_breaker(&self, service: Service, command: BreakerCommand, now: &Now) -> Result<(), StoreError> {
+        self.lock().execute(
+            "insert into breaker_commands (service, action, at) values (?1, ?2, ?3)",
+            params![service.name(), command.name(), now.wall.0],
+        )?;
+        Ok(())
+    }
+
+    /// What was asked of a breaker, the oldest first; it is asked no more after this.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn take_breaker_commands(&self, service: Service) -> Result<Vec<BreakerCommand>, StoreError> {
+        let connection = self.lock();
+        // Looked for first: nearly always there is nothing, and nothing needs no write.
+        let sql = "select exists (select 1 from breaker_commands where service = ?1)";
+        if !connection.query_row(sql, [service.name()], |row| row.get::<_, bool>(0))? {
+            return Ok(Vec::new());
+        }
+        let mut statement =
+            connection.prepare_cached("delete from breaker_commands where service = ?1 returning id, action")?;
+        let mut asked = statement
+            .query_map([service.name()], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<Vec<(i64, String)>, _>>()?;
+        asked.sort();
+        let known = |name: &str| BreakerCommand::ALL.into_iter().find(|command| command.name() == name);
+        Ok(asked.iter().filter_map(|(_, name)| known(name)).collect())
+    }
+}
+
 impl BreakerStore for Store {
+    fn called(&self, service: Service, outcome: Outcome, took: Duration, now: &Now) {
+        if let Err(why) = self.keep_call(service, outcome, took, now) {
+            tracing::error!(error = %report(&why), service_name = %service, "A guarded call could not be counted.");
+        }
+    }
+
     fn keep(&self, service: Service, stored: &Stored, moved: Option<Transition>, now: &Now) {
         if let Err(why) = self.keep_breaker(service, stored, moved, now) {
             tracing::error!(error = %report(&why), service_name = %service, "A circuit breaker could not be stored.");

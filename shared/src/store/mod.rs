@@ -4,7 +4,11 @@
 //! the previous release can still read the file. All of the box's SQL is in this folder.
 
 mod breakers;
+mod calls;
+mod damage;
+mod disk;
 mod outbox;
+mod queue;
 mod sessions;
 mod work;
 
@@ -14,12 +18,17 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+pub use breakers::BreakerCommand;
+pub use calls::{Rate, Rates};
+pub use damage::{Damage, Quarantined};
+pub use disk::Disk;
 pub use outbox::{OutboxState, Parcel};
-pub use sessions::{Finish, NewSession, SessionRow};
-pub use work::{Claim, Row, RowState, Task, WindowRow};
+pub use queue::{Dropped, Held, Ledger, LedgerTerm, Place, QueueError, QueueItem};
+pub use sessions::{FailureCount, Finish, NewSession, SessionRow};
+pub use work::{Claim, Row, RowState, WindowRow};
 
 /// Each entry brings the database from its index to the next version.
-const MIGRATIONS: &[&str] = &[include_str!("migration-1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("migration-1.sql"), include_str!("migration-2.sql")];
 
 /// How long one process waits while the other writes. Writes take milliseconds; a card that stalls takes seconds.
 const BUSY: Duration = Duration::from_secs(10);
@@ -79,6 +88,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_on(path, None)
+    }
+
+    /// As [`Store::open`], on a disk that a test can fill up or break.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open_on(path: &Path, disk: Option<&Disk>) -> Result<Self, StoreError> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
@@ -88,6 +105,9 @@ impl Store {
         connection.pragma_update(None, "synchronous", "full")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         migrate(&mut connection)?;
+        if let Some(disk) = disk {
+            disk.watch(&mut connection)?;
+        }
         Ok(Self { connection: Mutex::new(connection) })
     }
 

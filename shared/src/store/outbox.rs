@@ -81,6 +81,18 @@ impl Store {
         Ok(self.lock().query_row(sql, params![session, revision], |row| row.get(0)).optional()?)
     }
 
+    /// A parcel is no longer the bytes that were sealed: it is sent no more, and a person must look.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn parcel_damaged(&self, session: &str, revision: u32) -> Result<(), StoreError> {
+        self.lock().execute(
+            "update outbox set state = 'refused', reason = 'damaged' where session = ?1 and revision = ?2",
+            params![session, revision],
+        )?;
+        Ok(())
+    }
+
     /// Where a parcel stands, if there is one.
     ///
     /// # Errors
@@ -131,16 +143,16 @@ impl Store {
     pub fn unsent_events(&self, limit: u32) -> Result<Vec<Event>, StoreError> {
         let connection = self.lock();
         let mut statement =
-            connection.prepare_cached("select id, at, event from events where sent = 0 order by id limit ?1")?;
+            connection.prepare_cached("select id, at, event from events where sent <> 1 order by id limit ?1")?;
         let rows = statement
             .query_map([limit], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?)))?
             .collect::<Result<Vec<(i64, i64, String)>, _>>()?;
-        rows.into_iter()
-            .map(|(id, at, event)| {
-                let what: EventKind = serde_json::from_str(&event)?;
-                Ok(Event { version: 1, id, at: WallTime(at).to_string(), what })
-            })
-            .collect()
+        // A damaged one keeps no other back; `mend` puts it aside.
+        let readable = |(id, at, event): (i64, i64, String)| {
+            let what: EventKind = serde_json::from_str(&event).ok()?;
+            Some(Event { version: 1, id, at: WallTime(at).to_string(), what })
+        };
+        Ok(rows.into_iter().filter_map(readable).collect())
     }
 
     /// Events up to `id` were sent. The newest thousand are kept for people to look at.
@@ -149,7 +161,7 @@ impl Store {
     /// [`StoreError`].
     pub fn events_sent(&self, id: i64) -> Result<(), StoreError> {
         let connection = self.lock();
-        connection.execute("update events set sent = 1 where id <= ?1 and sent = 0", [id])?;
+        connection.execute("update events set sent = 1 where id <= ?1 and sent <> 1", [id])?;
         connection.execute("delete from events where sent = 1 and id <= ?1 - 1000", [id])?;
         Ok(())
     }

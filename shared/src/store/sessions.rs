@@ -4,6 +4,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 use serde_json::Value;
 
 use super::{Store, StoreError, named};
+use crate::breaker::Service;
 use crate::clock::WallTime;
 use crate::error::ProcessingError;
 use crate::record::{Consent, DiarizationStatus, Status, TimeQuality};
@@ -53,6 +54,10 @@ pub struct SessionRow {
     pub engine_seconds: f64,
     /// Whether its audio still exists.
     pub audio_kept: bool,
+    /// Whether a person has dropped it.
+    pub dropped: bool,
+    /// How often it was tried again after it was concluded.
+    pub replays: u32,
 }
 
 /// How a session ends, to be stored in one transaction.
@@ -74,8 +79,22 @@ pub struct Finish<'a> {
     pub parcel: Option<(&'a [u8], &'a str)>,
 }
 
-const COLUMNS: &str = "id, revision, status, diarization_status, error_message, error, consent, time_quality, \
-                       started_at, ended_at, samples, engine_seconds, audio";
+/// How often a message was seen.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct FailureCount {
+    /// How many sessions.
+    pub failed_count: u64,
+    /// A constant sentence per cause.
+    pub error_message: Option<String>,
+}
+
+const FAILED_SINCE: &str = "select count(*) as failed_count, error_message from sessions
+    where status = 'failed' and updated_at > ?1 and ?2 = '%' group by error_message order by failed_count desc, error_message";
+const LIKE_SINCE: &str = "select count(*) as failed_count, error_message from sessions
+    where error_message like ?2 and created_at > ?1 group by error_message order by failed_count desc, error_message";
+
+pub(super) const COLUMNS: &str = "id, revision, status, diarization_status, error_message, error, consent, time_quality, \
+                       started_at, ended_at, samples, engine_seconds, audio, dropped_at, replays";
 
 type Raw = (String, Option<String>, Option<String>, String, String, SessionRow);
 
@@ -94,6 +113,8 @@ fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
         samples: row.get::<_, i64>(10)?.try_into().unwrap_or(0),
         engine_seconds: row.get(11)?,
         audio_kept: row.get::<_, String>(12)? == "kept",
+        dropped: row.get::<_, Option<i64>>(13)?.is_some(),
+        replays: row.get(14)?,
     };
     Ok((row.get(2)?, row.get(3)?, row.get(5)?, row.get(6)?, row.get(7)?, placeholder))
 }
@@ -110,8 +131,16 @@ fn typed((status, diarization, error, consent, quality, row): Raw) -> Result<Ses
 }
 
 pub(super) fn event(connection: &rusqlite::Connection, at: WallTime, what: &EventKind) -> Result<(), StoreError> {
-    connection
-        .execute("insert into events (at, event) values (?1, ?2)", params![at.0, serde_json::to_string(what)?])?;
+    let sent = match what {
+        EventKind::Breaker { service: Service::Transcription | Service::Diarization, .. }
+        | EventKind::Session { .. } => 0,
+        // Release 1 knows neither: it must not stumble over what it cannot read.
+        EventKind::Breaker { service: Service::Sync, .. } => 2,
+    };
+    connection.execute(
+        "insert into events (at, event, sent) values (?1, ?2, ?3)",
+        params![at.0, serde_json::to_string(what)?, sent],
+    )?;
     Ok(())
 }
 
@@ -188,11 +217,35 @@ impl Store {
         self.select(&sql, params![status.name()])
     }
 
-    fn select(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<SessionRow>, StoreError> {
+    /// A damaged row keeps no other back: it is left out here, and made readable again by `mend`.
+    pub(super) fn select(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<SessionRow>, StoreError> {
         let connection = self.lock();
         let mut statement = connection.prepare_cached(sql)?;
         let rows = statement.query_map(parameters, raw)?.collect::<Result<Vec<_>, _>>()?;
-        rows.into_iter().map(typed).collect()
+        let readable = |row: Raw| {
+            let id = row.5.id.clone();
+            typed(row).inspect_err(|why| tracing::error!(session_id = id, error = %crate::error::report(why), "A stored session cannot be read.")).ok()
+        };
+        Ok(rows.into_iter().filter_map(readable).collect())
+    }
+
+    /// Sessions that failed since `since`, by their message, the most frequent first: the guide's monitoring query.
+    /// `like`, if given, is a pattern the message must fit, as in the guide's second query; that one goes by when a
+    /// session was begun.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn failures(&self, since: WallTime, like: Option<&str>) -> Result<Vec<FailureCount>, StoreError> {
+        let connection = self.lock();
+        let (sql, pattern) = match like {
+            None => (FAILED_SINCE, "%"),
+            Some(pattern) => (LIKE_SINCE, pattern),
+        };
+        let mut statement = connection.prepare_cached(sql)?;
+        let rows = statement.query_map(params![since.0, pattern], |row| {
+            Ok(FailureCount { failed_count: row.get::<_, i64>(0)?.unsigned_abs(), error_message: row.get(1)? })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     /// Moves a session to another status, with an event if that is news.
@@ -307,6 +360,24 @@ impl Store {
         Ok(())
     }
 
+    /// The revision the next record of a session has: one more than its last.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn next_revision(&self, session: &str) -> Result<u32, StoreError> {
+        let sql = "select coalesce(max(revision), 0) + 1 from (
+             select revision from records where session = ?1 union all select revision from outbox where session = ?1)";
+        Ok(self.lock().query_row(sql, [session], |row| row.get(0))?)
+    }
+
+    /// A session that was tried again ended as it had ended before: it stands as it stood, and there is no news.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn unchanged(&self, session: &str, status: Status, now: WallTime) -> Result<(), StoreError> {
+        self.set_status(session, status, now)
+    }
+
     /// The newest record of a session, JSON, if it has one.
     ///
     /// # Errors
@@ -350,7 +421,8 @@ impl Store {
             (select count(*) from sessions where status in ('recording', 'paused')),
             (select count(*) from sessions where status in ('queued', 'processing', 'postponed')),
             (select count(*) from outbox where state = 'pending'),
-            (select count(*) from outbox where state = 'refused')";
+            (select count(*) from sessions s where (s.status = 'failed' and s.dropped_at is null) or exists (
+               select 1 from outbox o where o.session = s.id and o.revision = s.revision and o.state = 'refused'))";
         let count = |row: &Row<'_>, at| row.get::<_, i64>(at).map(|n| u64::try_from(n).unwrap_or(0));
         Ok(self.lock().query_row(sql, [], |row| {
             Ok(QueueHealth {

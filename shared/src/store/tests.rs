@@ -5,6 +5,7 @@ use crate::error::{TaskFailure, TranscriptionError};
 use crate::guard::BreakerStore as _;
 use crate::record::{Consent, DiarizationStatus, Status, TimeQuality};
 use crate::seal::{Ack, AckResult};
+use crate::task::Task;
 
 const NOW: WallTime = WallTime(1_767_225_600_000);
 type Cause = TaskFailure<TranscriptionError>;
@@ -46,15 +47,15 @@ fn finish<'a>(session: &'a str, parcel: &'a [u8], sha256: &'a str) -> Finish<'a>
 fn a_row_that_kills_the_box_three_times_is_given_up() {
     let (folder, mut store) = store();
     store.begin_session(&new("a"), NOW).unwrap();
-    store.add_window("a", &window(0), &[Service::Transcription], 1000).unwrap();
+    store.add_window("a", &window(0), &[Task::Transcription], 1000).unwrap();
     for claim in 1..=3 {
-        assert_eq!(store.claim(Service::Transcription).unwrap().unwrap().claims, claim);
+        assert_eq!(store.claim(Task::Transcription).unwrap().unwrap().claims, claim);
         store = Store::open(&folder.path().join("box.db")).unwrap();
         let exhausted: Cause = TaskFailure::at_once(TranscriptionError::ClaimsExhausted);
-        store.take_back(Service::Transcription, &exhausted).unwrap();
+        store.take_back(Task::Transcription, &exhausted).unwrap();
     }
-    assert!(store.claim(Service::Transcription).unwrap().is_none());
-    let rows = store.rows::<serde_json::Value, Cause>("a", Service::Transcription).unwrap();
+    assert!(store.claim(Task::Transcription).unwrap().is_none());
+    let rows = store.rows::<serde_json::Value, Cause>("a", Task::Transcription).unwrap();
     assert_eq!(rows[0].state, RowState::Failed);
     assert_eq!(rows[0].cause.as_ref().unwrap().last_exception, TranscriptionError::ClaimsExhausted);
 }
@@ -64,25 +65,25 @@ fn ended_sessions_are_worked_on_before_the_one_being_recorded() {
     let (_folder, store) = store();
     for id in ["old", "now"] {
         store.begin_session(&new(id), NOW).unwrap();
-        store.add_window(id, &window(0), &[Service::Diarization], 1000).unwrap();
+        store.add_window(id, &window(0), &[Task::Diarization], 1000).unwrap();
     }
     store.end_session("now", 1000, NOW, NOW).unwrap();
-    assert_eq!(store.claim(Service::Diarization).unwrap().unwrap().session, "now");
-    assert_eq!(store.claim(Service::Diarization).unwrap().unwrap().session, "old");
-    assert!(store.claim(Service::Transcription).unwrap().is_none());
+    assert_eq!(store.claim(Task::Diarization).unwrap().unwrap().session, "now");
+    assert_eq!(store.claim(Task::Diarization).unwrap().unwrap().session, "old");
+    assert!(store.claim(Task::Transcription).unwrap().is_none());
 }
 
 #[test]
 fn a_refused_row_costs_no_claim_and_comes_back_with_its_postponed_session() {
     let (_folder, store) = store();
     store.begin_session(&new("a"), NOW).unwrap();
-    store.add_window("a", &window(0), &[Service::Transcription], 1000).unwrap();
+    store.add_window("a", &window(0), &[Task::Transcription], 1000).unwrap();
     for _ in 0..5 {
-        let claim = store.claim(Service::Transcription).unwrap().unwrap();
+        let claim = store.claim(Task::Transcription).unwrap().unwrap();
         assert_eq!(claim.claims, 1);
         store.refuse(claim.id).unwrap();
         store.set_status("a", Status::Postponed, NOW).unwrap();
-        assert_eq!(store.admit_refused(Service::Transcription).unwrap(), 1);
+        assert_eq!(store.admit_refused(Task::Transcription).unwrap(), 1);
         assert_eq!(store.session("a").unwrap().status, Status::Queued);
     }
 }
@@ -91,11 +92,11 @@ fn a_refused_row_costs_no_claim_and_comes_back_with_its_postponed_session() {
 fn adding_a_window_again_after_a_restart_keeps_its_result() {
     let (_folder, store) = store();
     store.begin_session(&new("a"), NOW).unwrap();
-    store.add_window("a", &window(0), &[Service::Transcription], 1000).unwrap();
-    let claim = store.claim(Service::Transcription).unwrap().unwrap();
-    store.complete(claim.id, 2, &serde_json::json!({"n": 1})).unwrap();
-    store.add_window("a", &window(0), &[Service::Transcription], 1000).unwrap();
-    let rows = store.rows::<serde_json::Value, Cause>("a", Service::Transcription).unwrap();
+    store.add_window("a", &window(0), &[Task::Transcription], 1000).unwrap();
+    let claim = store.claim(Task::Transcription).unwrap().unwrap();
+    store.complete(claim.id, 2, &serde_json::json!({"n": 1}), &[]).unwrap();
+    store.add_window("a", &window(0), &[Task::Transcription], 1000).unwrap();
+    let rows = store.rows::<serde_json::Value, Cause>("a", Task::Transcription).unwrap();
     assert_eq!((rows.len(), rows[0].attempts, rows[0].state), (1, 2, RowState::Done));
     assert!(!store.has_work("a").unwrap());
 }
@@ -146,7 +147,7 @@ fn a_full_disk_leaves_neither_half_of_a_finish() {
 fn breakers_and_their_moves_are_kept_together() {
     let (_folder, store) = store();
     let clock = ScriptedClock::new();
-    let stored = Stored { state: crate::breaker::State::ForcedOpen, failure_count: 4 };
+    let stored = Stored { state: crate::breaker::State::ForcedOpen, failure_count: 4, outage: None };
     let moved = crate::breaker::Transition { from: StateName::Closed, to: StateName::ForcedOpen };
     store.keep(Service::Diarization, &stored, Some(moved), &clock.now());
     assert_eq!(store.kept(Service::Diarization), Some(stored));

@@ -8,13 +8,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Store, StoreError, named};
-use crate::breaker::Service;
+use crate::error::FailedAttempt;
+use crate::task::Task;
 
 /// Tries that may end with the box going down before a row is given up.
 const MAX_CLAIMS: u32 = 3;
-
-/// What is done to a window: the two services are the two tasks.
-pub type Task = Service;
 
 /// A stretch of a session, in samples at 16 kHz from its start, gaps included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +94,7 @@ pub(super) fn insert_failed(
     )?;
     connection.execute(
         "insert into work (session, number, task, state, cause) values (?1, 0, ?2, 'failed', ?3)",
-        params![session, Service::Transcription.name(), serde_json::to_string(cause)?],
+        params![session, Task::Transcription.name(), serde_json::to_string(cause)?],
     )?;
     Ok(())
 }
@@ -181,10 +179,17 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn complete(&self, id: i64, attempts: u32, result: &impl Serialize) -> Result<(), StoreError> {
+    pub fn complete(
+        &self,
+        id: i64,
+        attempts: u32,
+        result: &impl Serialize,
+        history: &[FailedAttempt],
+    ) -> Result<(), StoreError> {
         self.lock().execute(
-            "update work set state = 'done', attempts = ?2, result = ?3, cause = null where id = ?1",
-            params![id, attempts, serde_json::to_vec(result)?],
+            "update work set state = 'done', attempts = ?2, result = ?3, cause = null, history = ?4
+             where id = ?1 and state = 'running'",
+            params![id, attempts, serde_json::to_vec(result)?, serde_json::to_string(history)?],
         )?;
         Ok(())
     }
@@ -193,10 +198,17 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn fail(&self, id: i64, attempts: u32, cause: &impl Serialize) -> Result<(), StoreError> {
+    pub fn fail(
+        &self,
+        id: i64,
+        attempts: u32,
+        cause: &impl Serialize,
+        history: &[FailedAttempt],
+    ) -> Result<(), StoreError> {
         self.lock().execute(
-            "update work set state = 'failed', attempts = ?2, cause = ?3 where id = ?1",
-            params![id, attempts, serde_json::to_string(cause)?],
+            "update work set state = 'failed', attempts = ?2, cause = ?3, history = ?4
+             where id = ?1 and state = 'running'",
+            params![id, attempts, serde_json::to_string(cause)?, serde_json::to_string(history)?],
         )?;
         Ok(())
     }
@@ -206,8 +218,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn refuse(&self, id: i64) -> Result<(), StoreError> {
-        self.lock()
-            .execute("update work set state = 'refused', claims = max(claims - 1, 0) where id = ?1", params![id])?;
+        self.lock().execute(
+            "update work set state = 'refused', claims = max(claims - 1, 0) where id = ?1 and state = 'running'",
+            params![id],
+        )?;
         Ok(())
     }
 
@@ -296,6 +310,51 @@ impl Store {
                     cause: cause.map(|c| serde_json::from_str(&c)).transpose()?,
                 })
             })
+            .collect()
+    }
+
+    /// Whether a claimed row is still this worker's: a session that was dropped meanwhile takes its rows back.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn is_running(&self, id: i64) -> Result<bool, StoreError> {
+        let sql = "select exists (select 1 from work where id = ?1 and state = 'running')";
+        Ok(self.lock().query_row(sql, [id], |row| row.get(0))?)
+    }
+
+    /// Whether there is anything to do for `task`, what the breaker refused included.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn has_rows_to_do(&self, task: Task) -> Result<bool, StoreError> {
+        let sql = "select exists (select 1 from work where task = ?1 and state in ('pending', 'refused'))";
+        Ok(self.lock().query_row(sql, [task.name()], |row| row.get(0))?)
+    }
+
+    /// Rows of `task` that wait: how far the work is behind.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn backlog(&self, task: Task) -> Result<u64, StoreError> {
+        let sql = "select count(*) from work where task = ?1 and state = 'pending'";
+        Ok(self.lock().query_row(sql, [task.name()], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)?)
+    }
+
+    /// What the attempts of a session's rows died of: task, window, attempts.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn histories(&self, session: &str) -> Result<Vec<(Task, u32, Vec<FailedAttempt>)>, StoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "select task, number, history from work where session = ?1 and history is not null and history <> '[]'
+             order by number, task",
+        )?;
+        let rows = statement
+            .query_map([session], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, String>(2)?)))?
+            .collect::<Result<Vec<_>, _>>()?;
+        rows.into_iter()
+            .map(|(task, number, history)| Ok((named(task)?, number, serde_json::from_str(&history)?)))
             .collect()
     }
 

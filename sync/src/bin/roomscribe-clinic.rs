@@ -180,7 +180,7 @@ async fn run(root: &Root) -> Result<(), Failure> {
         .map_err(|why| Failure::Unavailable(format!("{listen} cannot be listened on: {why}")))?;
     let stop = Stop::at_signals().map_err(|why| Failure::other("signals cannot be caught", &why))?;
     let (dice, heart) = (Box::new(shared::chance::SeededDice::from_system()), Heart::from_system());
-    let keeper = Keeper { dice, stop: stop.clone(), heart };
+    let keeper = Keeper { dice, stop: stop.clone(), heart, gate: None };
     tracing::info!(clinic = clinic.settings.clinic, server = clinic.settings.server, %listen, "The clinic server starts.");
     keeper.heart.ready();
     let broker = MqttBroker::new(serve::identity(&clinic.settings));

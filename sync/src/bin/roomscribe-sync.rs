@@ -72,6 +72,7 @@ async fn run(root: &Root) -> Result<(), Failure> {
 
     use shared::settings::Settings;
     use sync::backoff::Keeper;
+    use sync::gate::Gate;
     use sync::heart::Heart;
     use sync::mqtt::MqttBroker;
     use sync::room::{self, Room};
@@ -79,7 +80,7 @@ async fn run(root: &Root) -> Result<(), Failure> {
 
     let settings = Settings::load(root, |name| std::env::var(name).ok())
         .map_err(|why| Failure::configuration("the settings cannot be used", &why))?;
-    let link = settings.link.ok_or_else(|| {
+    let link = settings.link.clone().ok_or_else(|| {
         Failure::Configuration(
             "this box is not enrolled: on the clinic's server run `roomscribe-clinic invite BOX > link.toml`, \
              then here `roomscribe-sync enrol --from link.toml`"
@@ -90,13 +91,15 @@ async fn run(root: &Root) -> Result<(), Failure> {
         .map_err(|why| Failure::configuration("the enrolment cannot be used", &why))?;
     let store = shared::store::Store::open(&root.database())
         .map_err(|why| Failure::other(&root.database().display().to_string(), &why))?;
+    let (store, clock) = (Arc::new(store), Arc::new(shared::clock::SystemClock::new()));
     let stop = Stop::at_signals().map_err(|why| Failure::other("signals cannot be caught", &why))?;
-    let keeper =
-        Keeper { dice: Box::new(shared::chance::SeededDice::from_system()), stop, heart: Heart::from_system() };
+    let gate = Gate::open(store.clone(), clock.clone(), |service| settings.breaker_policy(service));
+    let (dice, heart) = (Box::new(shared::chance::SeededDice::from_system()), Heart::from_system());
+    let keeper = Keeper { dice, stop, heart, gate: Some(Arc::new(gate)) };
     tracing::info!(clinic = link.clinic, "box" = link.box_id, "The link starts.");
     keeper.heart.ready();
     let broker = MqttBroker::new(room::identity(&link));
-    let room = Room { store: Arc::new(store), link, keys, clock: Arc::new(shared::clock::SystemClock::new()) };
+    let room = Room { store, link, keys, clock };
     room::run(broker, room, keeper).await;
     tracing::info!("The link has stopped.");
     Ok(())

@@ -108,7 +108,13 @@ pub fn failed(session: &str, revision: u32) -> Record {
 }
 
 pub fn health(box_id: &str, transcription: (StateName, u32), diarization: (StateName, u32)) -> BoxHealth {
-    let breaker = |(state, failure_count)| BreakerHealth { state, failure_count, retry_after_s: None };
+    let breaker = |(state, failure_count)| BreakerHealth {
+        state,
+        failure_count,
+        retry_after_s: None,
+        open_s: None,
+        reason: None,
+    };
     BoxHealth {
         version: 1,
         box_id: box_id.into(),
@@ -120,6 +126,10 @@ pub fn health(box_id: &str, transcription: (StateName, u32), diarization: (State
         ]),
         queue: QueueHealth::default(),
         capture: CaptureHealth { state: "idle".into(), recorded_s: 0.0, peak_dbfs: None },
+        board: shared::wire::BoardHealth::default(),
+        transcriber: None,
+        alerts: Vec::new(),
+        rates: shared::store::Rates::default(),
         software: "0".into(),
     }
 }

@@ -109,6 +109,7 @@ fn room(row: &BoxRow, now: WallTime) -> String {
             let name = match service {
                 shared::breaker::Service::Transcription => "Transcription",
                 shared::breaker::Service::Diarization => "Diarization",
+                shared::breaker::Service::Sync => "Link",
             };
             lines.push((name, self::breaker(breaker, row.seen_at, now)));
         }

@@ -186,7 +186,7 @@ mod tests {
 
     async fn play(world: &World, broker: ScriptedBroker, script: impl Future<Output = ()>) {
         let (stopper, stop) = Stop::new();
-        let keeper = Keeper { dice: Box::new(SeededDice::from_seed(1)), stop, heart: Heart::unwatched() };
+        let keeper = Keeper { dice: Box::new(SeededDice::from_seed(1)), stop, heart: Heart::unwatched(), gate: None };
         tokio::join!(run(broker, world.clinic.clone(), keeper), async {
             script.await;
             stopper.stop();

@@ -10,9 +10,10 @@ mod events;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::breaker::StateName;
 use shared::clock::Clock;
 use shared::error::report;
-use shared::seal::ClinicPublic;
+use shared::seal::{ClinicPublic, sha256};
 use shared::settings::Link;
 use shared::store::{Parcel, Store, StoreError};
 use shared::wire::{BoxHealth, Topics};
@@ -20,6 +21,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use crate::backoff::{Keeper, stay_connected};
+use crate::gate::Gate;
 use crate::heart::Heart;
 use crate::stop::Stop;
 use crate::uplink::{Broker, Identity, Line, LinkError, Message, News, OFFLINE, ONLINE, Publication};
@@ -71,6 +73,7 @@ pub async fn run<B: Broker>(broker: B, room: Room, keeper: Keeper) {
         batch: Batch::default(),
         complained: false,
         recorder: None,
+        gate: keeper.gate.clone(),
         room,
     };
     stay_connected(broker, keeper, async |line, stop: &mut Stop, heart: &Heart| desk.serve(line, stop, heart).await)
@@ -85,6 +88,8 @@ struct Desk {
     complained: bool,
     /// When the recorder's health was last news: its date, and the uptime at which it was first seen.
     recorder: Option<(String, Duration)>,
+    /// The breaker around connecting.
+    gate: Option<Arc<Gate>>,
 }
 
 /// The store failed: logged here, and the line is given up, so that the loop comes back after a wait.
@@ -109,9 +114,22 @@ impl Desk {
                 biased;
                 () = stop.asked() => return self.leave(line).await,
                 news = line.next() => self.hear(&mut line, news?).await?,
-                _ = poll.tick() => self.speak(&mut line).await?,
+                _ = poll.tick() => {
+                    self.heed_people()?;
+                    self.speak(&mut line).await?;
+                }
             }
             heart.beat();
+        }
+    }
+
+    /// A breaker that a person holds open ends the line.
+    fn heed_people(&self) -> Result<(), LinkError> {
+        let Some(gate) = &self.gate else { return Ok(()) };
+        gate.heed();
+        match gate.state() {
+            StateName::ForcedOpen => Err(LinkError::HeldOpen),
+            StateName::Closed | StateName::Open | StateName::HalfOpen | StateName::Disabled => Ok(()),
         }
     }
 
@@ -225,6 +243,11 @@ impl Desk {
         let bytes = self.room.store.parcel(session, *revision).map_err(|why| give_up(&why))?;
         let topic = self.topics.parcel(&self.room.link.box_id, session, *revision);
         match bytes {
+            Some(bytes) if sha256(&bytes) != parcel.sha256 => {
+                error!(session_id = session, revision, "A parcel is no longer what was sealed; it is not sent.");
+                self.room.store.parcel_damaged(session, *revision).map_err(|why| give_up(&why))?;
+                self.drain.set_aside(parcel);
+            }
             Some(bytes) if self.drain.fits(bytes.len(), topic.len()) => {
                 line.publish(Publication::once(topic, bytes)).await?;
                 let tries = self.drain.parcel_sent(parcel, now);

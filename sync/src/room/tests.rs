@@ -77,7 +77,7 @@ impl World {
 }
 
 fn keeper(stop: Stop) -> Keeper {
-    Keeper { dice: Box::new(SeededDice::from_seed(1)), stop, heart: Heart::unwatched() }
+    Keeper { dice: Box::new(SeededDice::from_seed(1)), stop, heart: Heart::unwatched(), gate: None }
 }
 
 /// Runs a room against a script; the room is stopped when the script ends.
@@ -187,6 +187,10 @@ async fn a_recorder_that_says_nothing_any_more_does_not_look_idle() {
         breakers: std::collections::BTreeMap::new(),
         queue: shared::wire::QueueHealth::default(),
         capture,
+        board: shared::wire::BoardHealth::default(),
+        transcriber: None,
+        alerts: Vec::new(),
+        rates: shared::store::Rates::default(),
         software: "0".into(),
     };
     world.store.keep_health(&health).unwrap();

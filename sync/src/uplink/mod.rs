@@ -109,6 +109,9 @@ pub enum LinkError {
     /// It takes nothing more.
     #[error("The broker takes no more messages")]
     Stuck,
+    /// A person holds the circuit breaker open.
+    #[error("The line was given up because a person holds its circuit breaker open")]
+    HeldOpen,
     /// Our own store failed, so the line was given up: the broker sends again what was not settled.
     #[error("The line was given up because the store failed")]
     Store,

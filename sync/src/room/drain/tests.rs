@@ -22,6 +22,10 @@ fn health(at: &str, queued: u64) -> BoxHealth {
         breakers: BTreeMap::new(),
         queue: QueueHealth { queued, ..QueueHealth::default() },
         capture: CaptureHealth { state: "idle".into(), recorded_s: 0.0, peak_dbfs: None },
+        board: shared::wire::BoardHealth::default(),
+        transcriber: None,
+        alerts: Vec::new(),
+        rates: shared::store::Rates::default(),
         software: "0".into(),
     }
 }

@@ -1,0 +1,54 @@
+//! `GET /metrics` of the box: Prometheus' text format, breakers by the names that resilience4j dashboards know.
+
+use shared::metrics::{Family, alerts, breakers, tallies};
+use shared::task::Task;
+use shared::wire::BoxHealth;
+
+use crate::context::Context;
+
+/// Everything, as one page.
+#[must_use]
+pub fn render(context: &Context, health: &BoxHealth) -> String {
+    let mut page = breakers(&[(None, &health.breakers)]);
+    page += &tallies(&Task::ALL.map(|task| (task.service(), context.breakers.tally(task.service()))));
+    page += &alerts(&[(None, &health.alerts)]);
+    page + &queue(health) + &board(health)
+}
+
+fn queue(health: &BoxHealth) -> String {
+    let mut sessions = Family::new("roomscribe_sessions", "gauge", "Sessions by what is still to be done for them");
+    for (place, count) in [
+        ("recording", health.queue.recording),
+        ("queued", health.queue.queued),
+        ("unacknowledged", health.queue.unacknowledged),
+        ("dead_lettered", health.queue.dead_lettered),
+    ] {
+        sessions.add(&[("place", place)], count);
+    }
+    let mut model = Family::new("roomscribe_transcriber", "gauge", "The transcription model of the last window");
+    if let Some(id) = &health.transcriber {
+        model.add(&[("model", id)], 1);
+    }
+    sessions.finish() + &model.finish()
+}
+
+fn board(health: &BoxHealth) -> String {
+    let mebibytes = |mib: u64| (mib << 20).to_string();
+    let board = &health.board;
+    let figures = [
+        ("roomscribe_board_temperature_celsius", "The hottest zone", board.celsius.map(|c| c.to_string())),
+        (
+            "roomscribe_board_under_voltage",
+            "Whether the supply is too weak",
+            board.under_voltage.map(|u| u8::from(u).to_string()),
+        ),
+        ("roomscribe_memory_available_bytes", "Memory that is available", board.free_memory_mib.map(mebibytes)),
+        ("roomscribe_disk_available_bytes", "Room on the data disk", board.free_disk_mib.map(mebibytes)),
+    ];
+    let families = figures.into_iter().filter_map(|(name, help, value)| {
+        let mut family = Family::new(name, "gauge", help);
+        family.add(&[], value?);
+        Some(family.finish())
+    });
+    families.collect()
+}
