@@ -1,6 +1,7 @@
 //! What both ends of Roomscribe agree on. No device, no engine, no network.
 
 pub mod breaker;
+pub mod cause_text;
 pub mod chance;
 pub mod clock;
 pub mod error;
