@@ -164,8 +164,8 @@ pub struct Transition {
 pub enum Permit {
     /// Calls are free to pass.
     Free,
-    /// The one call that tries in half-open.
-    Probe,
+    /// The one call that tries in half-open, and the number of its try: the end of an earlier one says nothing.
+    Probe(u64),
 }
 
 /// How long a breaker has not been closed, counted in uptime.
@@ -203,13 +203,15 @@ pub struct Breaker {
     state: State,
     failure_count: u32,
     outage: Option<Outage>,
+    /// Probes let in so far, in this process: no permit outlives it.
+    probes: u64,
 }
 
 impl Breaker {
     /// A closed breaker that has seen nothing.
     #[must_use]
     pub fn new(service: Service, policy: Policy) -> Self {
-        Self { service, policy, state: State::Closed, failure_count: 0, outage: None }
+        Self { service, policy, state: State::Closed, failure_count: 0, outage: None, probes: 0 }
     }
 
     /// A breaker as it was stored. A probe that was under way is gone with its process, so its place is free;
@@ -224,7 +226,7 @@ impl Breaker {
             other => other,
         };
         let outage = stored.outage.map(|outage| outage.carried(now));
-        Self { service, policy, state, failure_count: stored.failure_count, outage }
+        Self { service, policy, state, failure_count: stored.failure_count, outage, probes: 0 }
     }
 
     /// What to store so that [`Breaker::restored`] can go on. An open breaker is stored with what is left now.
@@ -309,14 +311,24 @@ impl Breaker {
             State::Closed | State::Disabled => Ok((Permit::Free, None)),
             State::HalfOpen { probing: false, successes } => {
                 self.state = State::HalfOpen { successes, probing: true };
-                Ok((Permit::Probe, None))
+                Ok((self.probe(), None))
             }
             State::Open { ailment: None, .. } if self.remaining(now).is_zero() => {
                 let moved = self.enter(State::HalfOpen { successes: 0, probing: true }, now);
-                Ok((Permit::Probe, moved))
+                Ok((self.probe(), moved))
             }
             State::Open { .. } | State::HalfOpen { probing: true, .. } | State::ForcedOpen => Err(self.refusal(now)),
         }
+    }
+
+    fn probe(&mut self) -> Permit {
+        self.probes = self.probes.wrapping_add(1);
+        Permit::Probe(self.probes)
+    }
+
+    /// Whether this is the permit of the probe under way.
+    fn is_current(&self, permit: Permit) -> bool {
+        matches!(self.state, State::HalfOpen { probing: true, .. }) && permit == Permit::Probe(self.probes)
     }
 
     fn refusal(&self, now: &Now) -> CircuitBreakerOpenError {
@@ -374,8 +386,8 @@ impl Breaker {
                 self.failure_count = 0;
                 None
             }
-            (State::HalfOpen { successes, .. }, Permit::Probe) => {
-                let successes = successes + 1;
+            (State::HalfOpen { successes, .. }, permit) if self.is_current(permit) => {
+                let successes = successes.saturating_add(1);
                 if successes < self.policy.success_threshold {
                     self.state = State::HalfOpen { successes, probing: false };
                     None
@@ -384,9 +396,7 @@ impl Breaker {
                     self.enter(State::Closed, now)
                 }
             }
-            (State::HalfOpen { .. }, Permit::Free) | (State::Open { .. } | State::ForcedOpen | State::Disabled, _) => {
-                None
-            }
+            (State::HalfOpen { .. } | State::Open { .. } | State::ForcedOpen | State::Disabled, _) => None,
         }
     }
 
@@ -397,20 +407,20 @@ impl Breaker {
                 self.failure_count = self.failure_count.saturating_add(1);
                 (self.failure_count >= self.policy.failure_threshold).then(|| self.open(now)).flatten()
             }
-            (State::HalfOpen { .. }, Permit::Probe) => {
+            (State::HalfOpen { .. }, permit) if self.is_current(permit) => {
                 self.failure_count = self.failure_count.saturating_add(1);
                 self.open(now)
             }
-            (State::HalfOpen { .. }, Permit::Free) | (State::Open { .. } | State::ForcedOpen | State::Disabled, _) => {
-                None
-            }
+            (State::HalfOpen { .. } | State::Open { .. } | State::ForcedOpen | State::Disabled, _) => None,
         }
     }
 
     /// A call ended without saying anything about the engine (dropped, cancelled, bad audio): its place is free again.
     pub fn release(&mut self, permit: Permit) {
-        if let (State::HalfOpen { successes, probing: true }, Permit::Probe) = (&self.state, permit) {
-            self.state = State::HalfOpen { successes: *successes, probing: false };
+        if let State::HalfOpen { successes, .. } = self.state
+            && self.is_current(permit)
+        {
+            self.state = State::HalfOpen { successes, probing: false };
         }
     }
 
@@ -584,7 +594,7 @@ mod tests {
         let refusal = breaker.admit(&clock.now()).unwrap_err();
         assert_eq!((refusal.failure_count, refusal.ailment), (0, Some(Ailment::UnderVoltage)));
         breaker.recover();
-        assert!(matches!(breaker.admit(&clock.now()), Ok((Permit::Probe, Some(_)))));
+        assert!(matches!(breaker.admit(&clock.now()), Ok((Permit::Probe(_), Some(_)))));
     }
 
     #[test]

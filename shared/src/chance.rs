@@ -36,5 +36,6 @@ impl Dice for SeededDice {
 
 /// Between half of `delay` and all of it: keeps many boxes from moving together after an outage.
 pub fn jittered(delay: Duration, dice: &mut dyn Dice) -> Duration {
-    delay.mul_f64(0.5 + 0.5 * dice.fraction())
+    let half = delay / 2;
+    (half + half.mul_f64(dice.fraction())).min(delay)
 }

@@ -58,7 +58,7 @@ impl Bench {
     }
 
     fn succeed(&mut self, permit: Permit) -> Option<Transition> {
-        self.breaker.succeed(permit)
+        self.breaker.succeed(permit, &self.clock.now())
     }
 
     fn fail(&mut self, permit: Permit) -> Option<Transition> {
@@ -66,15 +66,15 @@ impl Bench {
     }
 
     fn reset(&mut self) -> Option<Transition> {
-        self.breaker.reset()
+        self.breaker.reset(&self.clock.now())
     }
 
     fn force_open(&mut self) -> Option<Transition> {
-        self.breaker.force_open()
+        self.breaker.force_open(&self.clock.now())
     }
 
     fn disable(&mut self) -> Option<Transition> {
-        self.breaker.disable()
+        self.breaker.disable(&self.clock.now())
     }
 
     /// So many calls that fail if they are let in; how many were.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde_json::Value;
 use shared::breaker::{Policy, Service, StateName, Stored, Transition};
 use shared::clock::{Now, ScriptedClock};
-use shared::error::{EngineFault, Fault, GuardError, TranscriptionError};
-use shared::guard::{BreakerStore, Breakers, Guard};
+use shared::error::{Advice, EngineFault, Fault, GuardError, TranscriptionError};
+use shared::guard::{BreakerStore, Breakers, Guard, Outcome, Rungs};
 use shared::retry;
 
 const POLICY: Policy = Policy { failure_threshold: 2, timeout: Duration::from_secs(120), success_threshold: 2 };
@@ -30,6 +30,8 @@ impl BreakerStore for Diary {
     fn keep(&self, service: Service, stored: &Stored, moved: Option<Transition>, _: &Now) {
         self.0.lock().unwrap().push((service, moved, stored.clone()));
     }
+
+    fn called(&self, _: Service, _: Outcome, _: Duration, _: &Now) {}
 
     fn kept(&self, service: Service) -> Option<Stored> {
         self.0.lock().unwrap().iter().rev().find(|(of, ..)| *of == service).map(|(.., stored)| stored.clone())
@@ -51,8 +53,8 @@ impl Bench {
             initial_backoff: Duration::from_secs(2),
             max_backoff: Duration::from_secs(60),
         };
-        let breakers = Arc::new(Breakers::open(diary.clone(), clock.clone(), |_| POLICY));
-        Self { guard: Guard { breakers, service: Service::Transcription, retry }, clock, diary }
+        let breakers = Arc::new(Breakers::open(diary.clone(), clock.clone(), &Service::ALL, |_| POLICY));
+        Self { guard: Guard { breakers, service: Service::Transcription, retry, session: "s".into() }, clock, diary }
     }
 
     async fn open() -> Self {
@@ -80,11 +82,11 @@ impl Bench {
     }
 
     async fn succeed(&self) -> Result<(), GuardError<TranscriptionError>> {
-        self.guard.call(async |_| Ok(())).await.map(|_| ())
+        self.guard.call(Rungs::ONE, async |_| Ok(())).await.map(|_| ())
     }
 
     async fn fail_with<E: Fault + Clone>(&self, why: E) -> Result<(), GuardError<E>> {
-        self.guard.call(async |_| Err::<(), _>(why.clone())).await.map(|_| ())
+        self.guard.call(Rungs::ONE, async |_| Err::<(), _>(why.clone())).await.map(|_| ())
     }
 }
 
@@ -103,7 +105,7 @@ async fn an_open_breaker_refuses_at_once_without_making_the_call() {
     let mut calls = 0;
     let refused = bench
         .guard
-        .call(async |_| {
+        .call(Rungs::ONE, async |_| {
             calls += 1;
             Ok::<_, TranscriptionError>(())
         })
@@ -126,9 +128,9 @@ async fn refusals_are_no_failures_and_cost_no_write() {
 async fn every_guard_of_a_service_sees_the_same_breaker_and_no_other_service_does() {
     let bench = Bench::open().await;
     let twin = bench.guard.clone();
-    assert!(matches!(twin.call(async |_| Ok::<_, TranscriptionError>(())).await, Err(GuardError::Open(_))));
+    assert!(matches!(twin.call(Rungs::ONE, async |_| Ok::<_, TranscriptionError>(())).await, Err(GuardError::Open(_))));
     let other = Guard { service: Service::Diarization, ..bench.guard.clone() };
-    other.call(async |_| Ok::<_, TranscriptionError>(())).await.unwrap();
+    other.call(Rungs::ONE, async |_| Ok::<_, TranscriptionError>(())).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,7 +143,7 @@ async fn of_many_calls_at_the_same_moment_in_half_open_exactly_one_is_made() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         all_here.wait();
         // The one that is let in stays until every other caller has had its answer.
-        let call = bench.guard.call(async |_| {
+        let call = bench.guard.call(Rungs::ONE, async |_| {
             made.fetch_add(1, Ordering::SeqCst);
             while made.load(Ordering::SeqCst) + refused.load(Ordering::SeqCst) < CALLERS {
                 std::thread::yield_now();
@@ -162,7 +164,7 @@ async fn a_call_dropped_in_an_attempt_or_between_two_counts_as_nothing_and_leave
     for seconds in [1, 3] {
         let bench = Bench::due().await;
         // An attempt that takes two seconds and fails, then a wait of two: dropped in the one or in the other.
-        let stuck = bench.guard.call(async |_| {
+        let stuck = bench.guard.call(Rungs::ONE, async |_| {
             tokio::time::sleep(Duration::from_secs(2)).await;
             Err::<(), _>(crashed())
         });
@@ -187,7 +189,7 @@ async fn a_call_that_is_never_polled_takes_no_place() {
 async fn a_call_cancelled_while_closed_neither_breaks_the_row_nor_lengthens_it() {
     let bench = Bench::closed();
     bench.fail_with(crashed()).await.unwrap_err();
-    let stuck = bench.guard.call(async |_| std::future::pending::<Result<(), TranscriptionError>>().await);
+    let stuck = bench.guard.call(Rungs::ONE, async |_| std::future::pending::<Result<(), TranscriptionError>>().await);
     assert!(tokio::time::timeout(Duration::from_secs(1), stuck).await.is_err());
     assert_eq!((bench.is(), bench.failures()), (StateName::Closed, 1));
     bench.fail_with(crashed()).await.unwrap_err();
@@ -200,8 +202,9 @@ async fn a_call_that_panics_counts_as_nothing_and_leaves_its_place_free() {
     let guard = bench.guard.clone();
     let panicked = tokio::task::LocalSet::new()
         .run_until(async {
-            let call =
-                async move { guard.call(async |_| -> Result<(), TranscriptionError> { panic!("on purpose") }).await };
+            let call = async move {
+                guard.call(Rungs::ONE, async |_| -> Result<(), TranscriptionError> { panic!("on purpose") }).await
+            };
             tokio::task::spawn_local(call).await
         })
         .await;
@@ -223,8 +226,8 @@ impl fmt::Display for Speechless {
 impl std::error::Error for Speechless {}
 
 impl Fault for Speechless {
-    fn is_retryable(&self) -> bool {
-        false
+    fn advice(&self) -> Advice {
+        Advice::GiveUp
     }
 
     fn blames_engine(&self) -> bool {
@@ -246,7 +249,7 @@ async fn an_error_that_panics_when_it_is_judged_leaves_its_place_free() {
     let guard = bench.guard.clone();
     let panicked = tokio::task::LocalSet::new()
         .run_until(async {
-            let call = async move { guard.call(async |_| Err::<(), _>(Speechless)).await.map(|_| ()) };
+            let call = async move { guard.call(Rungs::ONE, async |_| Err::<(), _>(Speechless)).await.map(|_| ()) };
             tokio::task::spawn_local(call).await
         })
         .await;
@@ -285,7 +288,7 @@ async fn one_call_counts_once_however_often_it_was_tried() {
 async fn a_slow_success_is_a_success_and_a_missed_deadline_is_a_failure() {
     let bench = Bench::closed();
     bench.fail_with(crashed()).await.unwrap_err();
-    let slow = bench.guard.call(async |_| {
+    let slow = bench.guard.call(Rungs::ONE, async |_| {
         tokio::time::sleep(Duration::from_secs(3600)).await;
         Ok::<_, TranscriptionError>(())
     });
@@ -299,7 +302,9 @@ async fn a_slow_success_is_a_success_and_a_missed_deadline_is_a_failure() {
 #[tokio::test(start_paused = true)]
 async fn a_call_under_way_when_a_person_forces_it_open_goes_to_its_end_and_moves_nothing() {
     let bench = Bench::closed();
-    let call = bench.guard.call(async |number| {
+    let mut number = 0;
+    let call = bench.guard.call(Rungs::ONE, async |_| {
+        number += 1;
         bench.guard.breakers.force_open(Service::Transcription);
         if number < 2 { Err(crashed()) } else { Ok("text") }
     });
