@@ -22,7 +22,7 @@ use crate::diarize::{self, Tuning, Turn};
 use crate::label::{Spoken, label, speaker_label};
 use crate::models::{LOCK, Role};
 use crate::spool::SpoolReader;
-use crate::verdict::{Ended, Verdict, decide};
+use crate::verdict::{Ended, Loss, Verdict, decide};
 use crate::worker::{Transcribed, Voiced};
 
 /// How often sessions are looked at by themselves.
@@ -117,6 +117,11 @@ pub fn conclude(context: &Context, session: &SessionRow) -> Result<(), ConcludeE
         (false, false) => DiarizationStatus::Failed,
     };
     match verdict {
+        // Tried again for its speakers: its words are with the clinic already, so there is time to wait for them.
+        Verdict::Undiarized(Some(Loss::Refused(_))) if context.store.record(&session.id)?.is_some() => {
+            info!(session_id = session.id, "Its speakers wait until the circuit breaker lets them be told apart.");
+            Ok(context.store.set_status(&session.id, Status::Postponed, context.now().wall)?)
+        }
         Verdict::Postponed => {
             warn!(
                 session_id = session.id, error_type = "CircuitBreakerOpenError", is_retryable = false, retry_count = 0,

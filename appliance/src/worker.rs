@@ -213,11 +213,13 @@ async fn work<R: Serialize, E: Fault + Serialize>(
     let guard = context.guard(task, &claim.session);
     let call = guard.call(models, async |rung| {
         tokio::select! {
+            biased;
             answer = attempt(claim, &pcm, rung) => answer.map_err(kind.fault),
             stop = context.overheated() => Err((kind.fault)(stop)),
         }
     });
     let called = tokio::select! {
+        biased;
         called = call => called,
         () = dropped(context, claim) => {
             info!(session_id = claim.session, service_name = %task, "Window stopped: its session was dropped.");

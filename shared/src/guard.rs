@@ -48,9 +48,9 @@ impl Outcome {
 
 /// Where breakers outlive the process.
 pub trait BreakerStore: Send + Sync {
-    /// Keeps the breaker as it is now, with the transition that led to it, if any. A store that cannot is
-    /// logged by itself: a call must not fail because its bookkeeping did.
-    fn keep(&self, service: Service, stored: &Stored, moved: Option<Transition>, now: &Now);
+    /// Keeps the breaker as it is now, with the transition that led to it, if any, and says whether it could. That it
+    /// could not is logged by itself: a call must not fail because its bookkeeping did.
+    fn keep(&self, service: Service, stored: &Stored, moved: Option<Transition>, now: &Now) -> bool;
     /// What was kept, if anything.
     fn kept(&self, service: Service) -> Option<Stored>;
     /// A guarded call ended: what failure rates are counted from.
@@ -83,9 +83,31 @@ pub struct Tally {
     pub moved: BTreeMap<StateName, u64>,
 }
 
+/// A breaker of this process.
+struct Owned {
+    breaker: Breaker,
+    tally: Tally,
+    /// Whether the store could not keep the last change, and which transition it has missed.
+    unkept: Option<Option<Transition>>,
+}
+
+impl Owned {
+    /// Keeps it, with whatever the store has missed before.
+    fn keep(&mut self, store: &dyn BreakerStore, moved: Option<Transition>, now: &Now) {
+        let missed = self.unkept.take().flatten();
+        let moved = match (missed, moved) {
+            (Some(missed), Some(moved)) => Some(Transition { from: missed.from, to: moved.to }),
+            (missed, moved) => moved.or(missed),
+        };
+        if !store.keep(self.breaker.service(), &self.breaker.stored(now), moved, now) {
+            self.unkept = Some(moved);
+        }
+    }
+}
+
 /// The breakers that this process owns, shared by its workers and its control socket.
 pub struct Breakers {
-    breakers: Mutex<BTreeMap<Service, (Breaker, Tally)>>,
+    breakers: Mutex<BTreeMap<Service, Owned>>,
     policies: BTreeMap<Service, Policy>,
     store: Arc<dyn BreakerStore>,
     clock: Arc<dyn Clock>,
@@ -104,15 +126,16 @@ impl Breakers {
         let now = clock.now();
         let restore = |service: Service| {
             let breaker = restored(store.as_ref(), service, policy(service), &now);
-            store.keep(service, &breaker.stored(&now), None, &now);
-            (service, (breaker, Tally::default()))
+            let mut owned = Owned { breaker, tally: Tally::default(), unkept: None };
+            owned.keep(store.as_ref(), None, &now);
+            (service, owned)
         };
         let breakers = owned.iter().copied().map(restore).collect();
         let policies = Service::ALL.into_iter().map(|service| (service, policy(service))).collect();
         Self { breakers: Mutex::new(breakers), policies, store, clock }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Service, (Breaker, Tally)>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Service, Owned>> {
         self.breakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -124,16 +147,15 @@ impl Breakers {
     ) -> Option<T> {
         let now = self.clock.now();
         let mut breakers = self.lock();
-        let (breaker, tally) = breakers.get_mut(&service)?;
-        let before = breaker.stored(&now);
-        let (answer, moved) = change(breaker, &now);
-        let after = breaker.stored(&now);
-        if after != before {
-            self.store.keep(service, &after, moved, &now);
+        let owned = breakers.get_mut(&service)?;
+        let before = owned.breaker.stored(&now);
+        let (answer, moved) = change(&mut owned.breaker, &now);
+        if owned.breaker.stored(&now) != before || owned.unkept.is_some() {
+            owned.keep(self.store.as_ref(), moved, &now);
         }
         if let Some(moved) = moved {
-            *tally.moved.entry(moved.to).or_default() += 1;
-            announce(service, moved, breaker);
+            *owned.tally.moved.entry(moved.to).or_default() += 1;
+            announce(service, moved, &owned.breaker);
         }
         Some(answer)
     }
@@ -142,8 +164,8 @@ impl Breakers {
     #[must_use]
     pub fn view(&self, service: Service) -> View {
         let now = self.clock.now();
-        if let Some((breaker, _)) = self.lock().get(&service) {
-            return view(breaker, &now);
+        if let Some(owned) = self.lock().get(&service) {
+            return view(&owned.breaker, &now);
         }
         view(&restored(self.store.as_ref(), service, self.policies[&service], &now), &now)
     }
@@ -151,7 +173,7 @@ impl Breakers {
     /// Calls and transitions since the start; empty for a service that another process owns.
     #[must_use]
     pub fn tally(&self, service: Service) -> Tally {
-        self.lock().get(&service).map(|(_, tally)| tally.clone()).unwrap_or_default()
+        self.lock().get(&service).map(|owned| owned.tally.clone()).unwrap_or_default()
     }
 
     /// Whether this process owns the service's breaker and so may move it.
@@ -160,7 +182,7 @@ impl Breakers {
         self.lock().contains_key(&service)
     }
 
-    /// Lets waits end that nobody calls for.
+    /// Lets waits end that nobody calls for, and keeps what the store has missed.
     pub fn tick(&self) {
         let owned: Vec<Service> = self.lock().keys().copied().collect();
         for service in owned {
@@ -171,8 +193,8 @@ impl Breakers {
     /// Stores what is left of every wait, so that a power cut repeats at most the time since the last call.
     pub fn checkpoint(&self) {
         let now = self.clock.now();
-        for (breaker, _) in self.lock().values().filter(|(b, _)| b.state().name() != StateName::Closed) {
-            self.store.keep(breaker.service(), &breaker.stored(&now), None, &now);
+        for owned in self.lock().values_mut().filter(|owned| owned.breaker.state().name() != StateName::Closed) {
+            owned.keep(self.store.as_ref(), None, &now);
         }
     }
 
@@ -223,9 +245,9 @@ impl Breakers {
     }
 
     fn count(&self, service: Service, outcome: Outcome, took: Duration) {
-        if let Some((_, tally)) = self.lock().get_mut(&service) {
-            *tally.calls.entry(outcome).or_default() += 1;
-            *tally.took.entry(outcome).or_default() += took;
+        if let Some(owned) = self.lock().get_mut(&service) {
+            *owned.tally.calls.entry(outcome).or_default() += 1;
+            *owned.tally.took.entry(outcome).or_default() += took;
         }
         self.store.called(service, outcome, took, &self.clock.now());
     }
@@ -401,13 +423,22 @@ mod tests {
     use crate::error::{EngineFault, TranscriptionError};
 
     #[derive(Default)]
-    struct Kept(Mutex<BTreeMap<Service, Stored>>);
+    struct Kept {
+        kept: Mutex<BTreeMap<Service, Stored>>,
+        moves: Mutex<Vec<Transition>>,
+        full: std::sync::atomic::AtomicBool,
+    }
     impl BreakerStore for Kept {
-        fn keep(&self, service: Service, stored: &Stored, _: Option<Transition>, _: &Now) {
-            self.0.lock().unwrap().insert(service, stored.clone());
+        fn keep(&self, service: Service, stored: &Stored, moved: Option<Transition>, _: &Now) -> bool {
+            let takes = !self.full.load(std::sync::atomic::Ordering::Relaxed);
+            if takes {
+                self.kept.lock().unwrap().insert(service, stored.clone());
+                self.moves.lock().unwrap().extend(moved);
+            }
+            takes
         }
         fn kept(&self, service: Service) -> Option<Stored> {
-            self.0.lock().unwrap().get(&service).cloned()
+            self.kept.lock().unwrap().get(&service).cloned()
         }
         fn called(&self, _: Service, _: Outcome, _: Duration, _: &Now) {}
     }
@@ -515,6 +546,24 @@ mod tests {
         let tally = guard.breakers.tally(Service::Transcription);
         assert_eq!(tally.calls, BTreeMap::from([(Outcome::Refused, 9)]));
         assert_eq!(guard.breakers.view(Service::Transcription).failure_count, 0);
+    }
+
+    /// A breaker that closed while the disk was full looked open to everybody else until it moved again.
+    #[test]
+    fn what_the_store_could_not_keep_is_kept_as_soon_as_it_can() {
+        let kept = Arc::new(Kept::default());
+        let policy = Policy { failure_threshold: 1, timeout: Duration::from_secs(60), success_threshold: 1 };
+        let breakers = Breakers::open(kept.clone(), Arc::new(ScriptedClock::new()), &[Service::Sync], |_| policy);
+        let full = |is| kept.full.store(is, std::sync::atomic::Ordering::Relaxed);
+        full(true);
+        breakers.force_open(Service::Sync);
+        breakers.disable(Service::Sync);
+        assert!(kept.moves.lock().unwrap().is_empty());
+        full(false);
+        breakers.tick();
+        assert_eq!(kept.kept(Service::Sync).unwrap().state, crate::breaker::State::Disabled);
+        let once = Transition { from: StateName::Closed, to: StateName::Disabled };
+        assert_eq!(kept.moves.lock().unwrap().as_slice(), [once]);
     }
 
     #[test]

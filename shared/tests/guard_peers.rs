@@ -27,8 +27,9 @@ impl Diary {
 }
 
 impl BreakerStore for Diary {
-    fn keep(&self, service: Service, stored: &Stored, moved: Option<Transition>, _: &Now) {
+    fn keep(&self, service: Service, stored: &Stored, moved: Option<Transition>, _: &Now) -> bool {
         self.0.lock().unwrap().push((service, moved, stored.clone()));
+        true
     }
 
     fn called(&self, _: Service, _: Outcome, _: Duration, _: &Now) {}

@@ -73,6 +73,7 @@ pub async fn stay_connected<B: Broker>(
         };
         let begun = Instant::now();
         let line = tokio::select! {
+            biased;
             () = keeper.stop.asked() => return,
             line = broker.connect() => line,
         };
@@ -114,6 +115,7 @@ async fn rest(wait: Duration, keeper: &mut Keeper, is_over: impl Fn() -> bool) -
     while Instant::now() < until && !is_over() {
         keeper.heart.beat();
         tokio::select! {
+            biased;
             () = keeper.stop.asked() => return true,
             () = tokio::time::sleep_until(until.min(Instant::now() + BEAT)) => {}
         }

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 pub mod broker;
 pub mod microphone;
+pub mod sim;
 pub mod stack;
 
 /// How long anything may take before a test gives up: a slow machine that is also building takes its time.

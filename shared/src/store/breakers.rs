@@ -133,10 +133,12 @@ impl BreakerStore for Store {
         }
     }
 
-    fn keep(&self, service: Service, stored: &Stored, moved: Option<Transition>, now: &Now) {
-        if let Err(why) = self.keep_breaker(service, stored, moved, now) {
-            tracing::error!(error = %report(&why), service_name = %service, "A circuit breaker could not be stored.");
+    fn keep(&self, service: Service, stored: &Stored, moved: Option<Transition>, now: &Now) -> bool {
+        let kept = self.keep_breaker(service, stored, moved, now);
+        if let Err(why) = &kept {
+            tracing::error!(error = %report(why), service_name = %service, "A circuit breaker could not be stored.");
         }
+        kept.is_ok()
     }
 
     fn kept(&self, service: Service) -> Option<Stored> {

@@ -135,4 +135,6 @@ fn named<T: serde::de::DeserializeOwned>(text: String) -> Result<T, serde_json::
 }
 
 #[cfg(test)]
+mod queue_tests;
+#[cfg(test)]
 mod tests;

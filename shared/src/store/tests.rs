@@ -7,10 +7,10 @@ use crate::record::{Consent, DiarizationStatus, Status, TimeQuality};
 use crate::seal::{Ack, AckResult};
 use crate::task::Task;
 
-const NOW: WallTime = WallTime(1_767_225_600_000);
+pub(super) const NOW: WallTime = WallTime(1_767_225_600_000);
 type Cause = TaskFailure<TranscriptionError>;
 
-fn new(id: &str) -> NewSession {
+pub(super) fn new(id: &str) -> NewSession {
     NewSession {
         id: id.into(),
         started_at: NOW,
@@ -20,18 +20,18 @@ fn new(id: &str) -> NewSession {
     }
 }
 
-fn store() -> (tempfile::TempDir, Store) {
+pub(super) fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("box.db")).unwrap();
     (folder, store)
 }
 
-fn window(number: u32) -> WindowRow {
+pub(super) fn window(number: u32) -> WindowRow {
     let start_sample = u64::from(number) * 1000;
     WindowRow { number, start_sample, end_sample: start_sample + 1000, blind_cut: false }
 }
 
-fn finish<'a>(session: &'a str, parcel: &'a [u8], sha256: &'a str) -> Finish<'a> {
+pub(super) fn finish<'a>(session: &'a str, parcel: &'a [u8], sha256: &'a str) -> Finish<'a> {
     Finish {
         session,
         status: Status::Done,
@@ -58,6 +58,20 @@ fn a_row_that_kills_the_box_three_times_is_given_up() {
     let rows = store.rows::<serde_json::Value, Cause>("a", Task::Transcription).unwrap();
     assert_eq!(rows[0].state, RowState::Failed);
     assert_eq!(rows[0].cause.as_ref().unwrap().last_exception, TranscriptionError::ClaimsExhausted);
+}
+
+/// A claim whose commit the disk refused used to look like one: the window was tried uncounted, again and again.
+#[test]
+fn a_claim_that_the_disk_did_not_take_is_no_claim() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::default();
+    let store = Store::open_on(&folder.path().join("box.db"), Some(&disk)).unwrap();
+    store.begin_session(&new("a"), NOW).unwrap();
+    store.add_window("a", &window(0), &[Task::Transcription], 1000).unwrap();
+    disk.set_full(true);
+    assert!(store.claim(Task::Transcription).is_err());
+    disk.set_full(false);
+    assert_eq!(store.claim(Task::Transcription).unwrap().unwrap().claims, 1);
 }
 
 #[test]
@@ -149,7 +163,7 @@ fn breakers_and_their_moves_are_kept_together() {
     let clock = ScriptedClock::new();
     let stored = Stored { state: crate::breaker::State::ForcedOpen, failure_count: 4, outage: None };
     let moved = crate::breaker::Transition { from: StateName::Closed, to: StateName::ForcedOpen };
-    store.keep(Service::Diarization, &stored, Some(moved), &clock.now());
+    assert!(store.keep(Service::Diarization, &stored, Some(moved), &clock.now()));
     assert_eq!(store.kept(Service::Diarization), Some(stored));
     assert_eq!(store.kept(Service::Transcription), None);
     let events = store.unsent_events(9).unwrap();

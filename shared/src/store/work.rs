@@ -151,8 +151,11 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn claim(&self, task: Task) -> Result<Option<Claim>, StoreError> {
-        let claimed = self
-            .lock()
+        let mut connection = self.lock();
+        // A transaction of its own: a statement that is left after its first row commits without saying so if it
+        // cannot, and a claim that is not counted is none.
+        let transaction = connection.transaction()?;
+        let claimed = transaction
             .query_row(
                 "update work set state = 'running', claims = claims + 1 where id = (
                    select w.id from work w join sessions s on s.id = w.session
@@ -167,11 +170,12 @@ impl Store {
         let Some((id, session, number, claims)) = claimed else {
             return Ok(None);
         };
-        let window = self.lock().query_row(
+        let window = transaction.query_row(
             "select number, start_sample, end_sample, blind_cut from windows where session = ?1 and number = ?2",
             params![session, number],
             |row| window(row, 0),
         )?;
+        transaction.commit()?;
         Ok(Some(Claim { id, session, window, claims }))
     }
 

@@ -11,6 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
+use shared::store::Disk;
 
 pub use boxes::{BoxRow, KeptEvent};
 pub use sessions::{Arrival, Held, SealedParcel, SessionRow};
@@ -45,6 +46,14 @@ impl ClinicStore {
     /// # Errors
     /// [`ClinicStoreError`].
     pub fn open(path: &Path) -> Result<Self, ClinicStoreError> {
+        Self::open_on(path, None)
+    }
+
+    /// As [`ClinicStore::open`], on a disk that a test can fill up or break.
+    ///
+    /// # Errors
+    /// [`ClinicStoreError`].
+    pub fn open_on(path: &Path, disk: Option<&Disk>) -> Result<Self, ClinicStoreError> {
         if let Some(folder) = path.parent() {
             crate::files::folder(folder, 0o700)?;
         }
@@ -53,6 +62,9 @@ impl ClinicStore {
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "full")?;
         migrate(&mut connection)?;
+        if let Some(disk) = disk {
+            disk.watch(&mut connection)?;
+        }
         Ok(Self { connection: Mutex::new(connection) })
     }
 

@@ -1,0 +1,37 @@
+//! A few hundred worlds of the simulation; `./dev sim --seeds 10000` runs many more.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tests::sim;
+
+/// Seeds of every run of the tests, in two threads.
+const SEEDS: u64 = 300;
+
+#[test]
+fn whatever_happens_every_session_arrives_once_unchanged_and_every_breaker_closes() {
+    let next = AtomicU64::new(1);
+    let run = || {
+        let mut failed = Vec::new();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed > SEEDS {
+                return failed;
+            }
+            failed.extend(sim::run(seed).err().map(|why| format!("seed {seed}: {why}")));
+        }
+    };
+    let failed: Vec<String> = std::thread::scope(|scope| {
+        let both = [scope.spawn(run), scope.spawn(run)];
+        both.into_iter().flat_map(|thread| thread.join().expect("no seed panics")).collect()
+    });
+    assert!(failed.is_empty(), "run one alone with ./dev test --seed N:\n{}", failed.join("\n"));
+}
+
+/// `ROOMSCRIBE_SEED=N`: what `./dev test --seed N` runs, and nothing without it.
+#[test]
+fn the_seed_that_was_asked_for() {
+    if let Some(seed) = std::env::var("ROOMSCRIBE_SEED").ok().and_then(|text| text.parse().ok()) {
+        let went = sim::run(seed);
+        assert!(went.is_ok(), "seed {seed}: {went:?}");
+    }
+}
