@@ -1,6 +1,6 @@
 //! Both daemons as they are, against a real Mosquitto on the loopback interface.
 
-#![allow(clippy::unwrap_used, reason = "helpers of a test may fail it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of a test may fail it")]
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;

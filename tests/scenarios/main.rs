@@ -1,6 +1,6 @@
 //! Scenarios: the real programs, real engines, a real broker, real faults.
 
-#![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a scenario that cannot go on has failed")]
 
 mod bad_input;
 mod end_to_end;

@@ -1,5 +1,7 @@
 //! A few hundred worlds of the simulation; `./dev sim --seeds 10000` runs many more.
 
+mod logs;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tests::sim;

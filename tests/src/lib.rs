@@ -3,6 +3,8 @@
 //! Everything is the real thing: the programs beside this test's own, the demo models, a real broker. What is missing
 //! is said with the command that gets it; nothing is skipped.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "the kit is for tests: what it cannot do fails them")]
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

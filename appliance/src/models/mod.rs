@@ -82,6 +82,7 @@ struct LockFile {
 }
 
 /// The lock file, best first.
+#[expect(clippy::expect_used, reason = "the file is part of the program, and a test reads it")]
 pub static LOCK: LazyLock<Vec<Entry>> = LazyLock::new(|| {
     let parsed: LockFile = toml::from_str(include_str!("../../models.lock.toml")).expect("the lock file is tested");
     let mut models = parsed.model;
@@ -155,7 +156,8 @@ impl Models {
     /// # Errors
     /// As [`Models::best`].
     pub fn at(&self, role: Role, rung: u32) -> Result<Installed, EngineFault> {
-        match self.ladder(role).into_iter().take(rung as usize + 1).last() {
+        let ladder = self.ladder(role);
+        match ladder.get(rung as usize).or(ladder.last()) {
             Some(entry) if rung > 0 => self.check(entry),
             Some(_) | None => self.best(role),
         }
