@@ -18,8 +18,16 @@ pub struct Far {
 impl Far {
     /// Lets a message come.
     pub fn send(&self, topic: &str, payload: &[u8], receipt: u16) {
-        let message =
-            Message { topic: topic.into(), payload: payload.into(), retained: false, receipt: Receipt(receipt) };
+        self.tell(topic, payload, receipt, false);
+    }
+
+    /// Lets a message come that the broker had kept.
+    pub fn send_kept(&self, topic: &str, payload: &[u8], receipt: u16) {
+        self.tell(topic, payload, receipt, true);
+    }
+
+    fn tell(&self, topic: &str, payload: &[u8], receipt: u16, retained: bool) {
+        let message = Message { topic: topic.into(), payload: payload.into(), retained, receipt: Receipt(receipt) };
         let _ = self.tell.send(Ok(News::Message(message)));
     }
 
