@@ -5,6 +5,7 @@
 mod alerts;
 mod rooms;
 
+use shared::breaker::Service;
 use shared::clock::WallTime;
 use shared::wire::BoardAlert;
 
@@ -72,6 +73,15 @@ fn mark(class: &str, text: &str) -> String {
     format!("<span class=\"{class}\">{}</span>", escape(text))
 }
 
+/// What people call a service.
+fn name(service: Service) -> &'static str {
+    match service {
+        Service::Transcription => "Transcription",
+        Service::Diarization => "Diarization",
+        Service::Sync => "Link",
+    }
+}
+
 /// `2026-01-01T00:00:00.000Z` as people read it; what has another shape is shown as it is.
 fn date(rfc3339: &str) -> String {
     match (rfc3339.get(..10), rfc3339.get(11..16)) {
@@ -122,7 +132,7 @@ fn session(row: &SessionRow) -> String {
 mod tests {
     use super::*;
     use crate::clinic::fixture::{self, SESSION};
-    use shared::breaker::{Service, StateName};
+    use shared::breaker::StateName;
     use shared::wire::WHOLE_CLINIC;
 
     const NOW: WallTime = WallTime(1_767_225_600_000);

@@ -200,7 +200,8 @@ impl<'a> Desk<'a> {
 fn tell(moves: &Moves, held: &[BoardAlert]) {
     for BoardAlert { box_id, alert, .. } in held.iter().filter(|held| moves.begun.contains(&Key::of(held))) {
         let (value, threshold, samples) = (alert.value, alert.threshold, alert.samples);
-        let services = alert.services.iter().map(|service| service.name()).collect::<Vec<_>>().join(" ");
+        let services: Vec<&str> = alert.services.iter().map(|service| service.name()).collect();
+        let services = (!services.is_empty()).then(|| services.join(" "));
         warn!(alert = alert.alert.name(), "box" = box_id, value, threshold, samples, services, "An alert holds.");
     }
     for Key { alert, box_id } in &moves.ended {

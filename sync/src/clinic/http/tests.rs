@@ -113,7 +113,7 @@ async fn alerts_that_hold_are_listed_with_whose_they_are_since_when_and_whether_
         "threshold": 0.02, "samples": 40, "since": fixture::DATE, "online": false,
     }]);
     assert_eq!(parse(&alerts.1), expected);
-    assert!(page.1.contains("room-2: 75 % of 40 sessions ran out of attempts") && page.1.contains("as last known"));
+    assert!(page.1.contains("room-2</b> 75 % of 40 sessions ran out of attempts") && page.1.contains("UTC, offline"));
     assert!(metrics.1.contains(r#"roomscribe_alert_firing{alert="retry_exhaustion",box="room-2"} 1"#));
     assert!(metrics.1.contains(r#"roomscribe_alert_firing{alert="retry_exhaustion",box="board"} 0"#));
 }

@@ -3,7 +3,7 @@
 use shared::alert::{Alert, AlertName};
 use shared::wire::{BoardAlert, WHOLE_CLINIC};
 
-use super::{date, escape};
+use super::{date, escape, name};
 
 /// The section at the top of the page; one line if all is well.
 pub(super) fn section(held: &[BoardAlert]) -> String {
@@ -16,9 +16,9 @@ pub(super) fn section(held: &[BoardAlert]) -> String {
 
 fn item(held: &BoardAlert) -> String {
     let whose = if held.box_id == WHOLE_CLINIC { "All rooms" } else { &held.box_id };
-    let away = if held.online { "" } else { ", as last known" };
+    let away = if held.online { "" } else { ", offline" };
     format!(
-        "<li><span class=\"bad\">{}: {}</span> <span class=\"dim\">since {}{away}</span></li>",
+        "<li><b class=\"bad\">{}</b> {} <span class=\"since\">since {}{away}</span></li>",
         escape(whose),
         escape(&sentence(&held.alert)),
         date(&held.since)
@@ -29,17 +29,17 @@ fn item(held: &BoardAlert) -> String {
 fn sentence(alert: &Alert) -> String {
     let (value, limit, samples) = (alert.value.unwrap_or_default(), alert.threshold, alert.samples);
     let rate = |what: &str| format!("{} of {samples} {what} (limit {})", percent(value), percent(limit));
-    let services = alert.services.iter().map(|service| service.name()).collect::<Vec<_>>().join(", ");
+    let services = alert.services.iter().map(|service| name(*service)).collect::<Vec<_>>().join(", ");
     match alert.alert {
         AlertName::TranscriptionFailureRate => rate("transcription calls failed within 15 minutes"),
         AlertName::DiarizationFailureRate => rate("diarization calls failed within 15 minutes"),
-        AlertName::BreakerOpen => format!("circuit breaker open for {services}"),
+        AlertName::BreakerOpen => format!("Circuit breaker open: {services}"),
         AlertName::BreakerOpenLong => {
-            format!("circuit breaker open for over {:.0} minutes for {services}", limit / 60.0)
+            format!("Circuit breaker open for over {:.0} minutes: {services}", limit / 60.0)
         }
         AlertName::RetryExhaustion => rate("sessions ran out of attempts within a day"),
         AlertName::ProcessingTime => {
-            format!("records take {value:.0} s per hour of audio after a session's end (limit {limit:.0} s)")
+            format!("Records take {value:.0} s per hour of audio after a session's end (limit {limit:.0} s)")
         }
     }
 }
@@ -82,13 +82,13 @@ mod tests {
                 0.2,
                 "20 % of 40 diarization calls failed within 15 minutes (limit 10 %)",
             ),
-            (AlertName::BreakerOpen, 2.0, "circuit breaker open for transcription, sync"),
-            (AlertName::BreakerOpenLong, 301.0, "circuit breaker open for over 5 minutes for transcription, sync"),
+            (AlertName::BreakerOpen, 2.0, "Circuit breaker open: Transcription, Link"),
+            (AlertName::BreakerOpenLong, 301.0, "Circuit breaker open for over 5 minutes: Transcription, Link"),
             (AlertName::RetryExhaustion, 0.03, "3 % of 40 sessions ran out of attempts within a day (limit 2 %)"),
             (
                 AlertName::ProcessingTime,
                 120.4,
-                "records take 120 s per hour of audio after a session's end (limit 90 s)",
+                "Records take 120 s per hour of audio after a session's end (limit 90 s)",
             ),
         ];
         for (alert, value, expected) in cases {
@@ -101,8 +101,8 @@ mod tests {
         let one = held(AlertName::BreakerOpen, 1.0, 3);
         let all = BoardAlert { box_id: WHOLE_CLINIC.into(), online: false, ..held(AlertName::ProcessingTime, 99.0, 5) };
         let text = section(&[one, all]);
-        assert!(text.contains("room-1: circuit") && text.contains("since 2026-01-01 08:30 UTC</span>"));
-        assert!(text.contains("All rooms: records") && text.contains("08:30 UTC, as last known"));
+        assert!(text.contains("room-1</b> Circuit") && text.contains("since 2026-01-01 08:30 UTC</span>"));
+        assert!(text.contains("All rooms</b> Records") && text.contains("08:30 UTC, offline"));
         assert_eq!(section(&[]), "<p class=\"dim\">No alerts.</p>");
     }
 }

@@ -1,10 +1,10 @@
 //! Every room as a card of facts.
 
-use shared::breaker::{Service, StateName};
+use shared::breaker::StateName;
 use shared::clock::WallTime;
 use shared::wire::{BoxHealth, BreakerHealth};
 
-use super::{View, ago, escape, mark};
+use super::{View, ago, escape, mark, name};
 use crate::clinic::board::is_online;
 use crate::clinic::store::BoxRow;
 
@@ -54,14 +54,6 @@ fn board(health: &BoxHealth) -> impl Iterator<Item = Line> {
     [celsius, supply, model].into_iter().flatten()
 }
 
-fn name(service: Service) -> &'static str {
-    match service {
-        Service::Transcription => "Transcription",
-        Service::Diarization => "Diarization",
-        Service::Sync => "Link",
-    }
-}
-
 /// State, failures in a row, and how long until the next try, counted on from when the box said it; or what a health
 /// check has found, for then the wait says nothing.
 fn breaker(breaker: &BreakerHealth, seen: Option<WallTime>, now: WallTime) -> String {
@@ -87,6 +79,7 @@ fn breaker(breaker: &BreakerHealth, seen: Option<WallTime>, now: WallTime) -> St
 mod tests {
     use super::*;
     use crate::clinic::fixture;
+    use shared::breaker::Service;
     use shared::wire::BoardHealth;
 
     const NOW: WallTime = WallTime(1_767_225_600_000);
