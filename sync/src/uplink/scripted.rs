@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::{Broker, Line, LinkError, Message, News, Publication, Receipt, Ticket};
 
@@ -58,8 +59,12 @@ pub struct ScriptedLine {
     limit: Option<usize>,
 }
 
-/// Gives out lines that the test made before.
-pub struct ScriptedBroker(Vec<ScriptedLine>);
+/// Gives out lines that the test made before; once there are none, it is silent.
+pub struct ScriptedBroker {
+    /// From the last.
+    lines: Vec<Option<ScriptedLine>>,
+    tries: Arc<Mutex<Vec<Instant>>>,
+}
 
 impl ScriptedBroker {
     /// A broker for `N` connections, and their far ends.
@@ -69,18 +74,31 @@ impl ScriptedBroker {
             let (tell, news) = mpsc::unbounded_channel();
             let (publish, published) = mpsc::unbounded_channel();
             let log = Arc::new(Mutex::new(Vec::new()));
-            lines.push(ScriptedLine { news, publish, log: log.clone(), tickets: 0, limit });
+            lines.push(Some(ScriptedLine { news, publish, log: log.clone(), tickets: 0, limit }));
             Far { tell, published, log }
         });
         lines.reverse();
-        (Self(lines), fars)
+        (Self { lines, tries: Arc::default() }, fars)
+    }
+
+    /// Is silent so many times first.
+    #[must_use]
+    pub fn silent_first(mut self, times: usize) -> Self {
+        self.lines.extend(std::iter::repeat_with(|| None).take(times));
+        self
+    }
+
+    /// When it was asked to connect.
+    pub fn tries(&self) -> Arc<Mutex<Vec<Instant>>> {
+        self.tries.clone()
     }
 }
 
 impl Broker for ScriptedBroker {
     type Line = ScriptedLine;
     async fn connect(&mut self) -> Result<ScriptedLine, LinkError> {
-        self.0.pop().ok_or(LinkError::Silent)
+        self.tries.lock().unwrap().push(Instant::now());
+        self.lines.pop().flatten().ok_or(LinkError::Silent)
     }
 }
 
