@@ -185,7 +185,8 @@ pub fn evaluate(rates: &Rates, services: &BTreeMap<Service, BreakerHealth>) -> V
 /// The rates of all boxes of a clinic together.
 #[must_use]
 pub fn pooled<'a>(boxes: impl Iterator<Item = &'a Rates>) -> Rates {
-    let add = |a: Rate, b: Rate| Rate { failed: a.failed + b.failed, total: a.total + b.total };
+    let add =
+        |a: Rate, b: Rate| Rate { failed: a.failed.saturating_add(b.failed), total: a.total.saturating_add(b.total) };
     boxes.fold(Rates::default(), |mut sum, rates| {
         sum.transcription = add(sum.transcription, rates.transcription);
         sum.diarization = add(sum.diarization, rates.diarization);

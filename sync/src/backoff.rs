@@ -91,9 +91,13 @@ pub async fn stay_connected<B: Broker>(
                 }
             }
         };
+        if gate.as_ref().is_some_and(|gate| gate.holds()) {
+            warn!(error = %report(&why), "Not connected to the broker, and its circuit breaker is open.");
+            continue;
+        }
         let wait = jittered(backoff.wait(lasted), keeper.dice.as_mut());
         warn!(error = %report(&why), wait_s = wait.as_secs_f64(), "Not connected to the broker; trying again.");
-        if rest(wait, &mut keeper, || false).await {
+        if rest(wait, &mut keeper, || gate.as_ref().is_some_and(|gate| gate.holds())).await {
             return;
         }
     }
@@ -127,15 +131,4 @@ async fn rest(wait: Duration, keeper: &mut Keeper, is_over: impl Fn() -> bool) -
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_double_up_to_a_minute_and_begin_again_after_a_good_line() {
-        let mut backoff = Backoff::default();
-        let waits: Vec<u64> = (0..8).map(|_| backoff.wait(None).as_secs()).collect();
-        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(backoff.wait(Some(Duration::from_secs(3))).as_secs(), 60, "a short line is no good line");
-        assert_eq!(backoff.wait(Some(GOOD)).as_secs(), 1);
-    }
-}
+mod tests;

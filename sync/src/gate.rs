@@ -44,6 +44,15 @@ impl Gate {
         self.breakers.view(Service::Sync).state
     }
 
+    /// Whether it lets nothing through until its wait is over or a person says so.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        match self.state() {
+            StateName::Open | StateName::ForcedOpen => true,
+            StateName::Closed | StateName::HalfOpen | StateName::Disabled => false,
+        }
+    }
+
     /// Does what people have asked since, and lets a wait end.
     pub fn heed(&self) {
         match self.store.take_breaker_commands(Service::Sync) {
@@ -68,3 +77,8 @@ impl Gate {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;

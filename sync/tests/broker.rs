@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use shared::alert::{AlertName, evaluate};
 use shared::breaker::{Service, StateName};
 use shared::clock::{Clock as _, SystemClock, WallTime};
 use shared::paths::Root;
@@ -15,11 +16,11 @@ use shared::record::{
     Attempts, Consent, DiarizationStatus, Processing, Record, Said, Segment, SpeakerCount, Status, TimeQuality, VERSION,
 };
 use shared::seal::{Address, ClinicPublic, sha256};
-use shared::store::{Finish, NewSession, OutboxState, Store};
-use shared::wire::{Board, BoxHealth, BreakerHealth, CaptureHealth, MAX_PARCEL_BYTES, QueueHealth, Topics};
+use shared::store::{Finish, NewSession, OutboxState, Rates, Store};
+use shared::wire::{Board, BoardAlert, BoxHealth, BreakerHealth, CaptureHealth, MAX_PARCEL_BYTES, QueueHealth, Topics};
 use sync::clinic::store::ClinicStore;
-use sync::mqtt::MqttBroker;
-use sync::uplink::{Broker as _, Identity, Line as _, News, Publication};
+use sync::mqtt::{MqttBroker, MqttLine};
+use sync::uplink::{Broker as _, Identity, Line as _, Message, News, Publication};
 use tokio::time::{sleep, timeout};
 
 const FIRST: &str = "7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a11";
@@ -149,21 +150,22 @@ impl World {
             open_s: None,
             reason: None,
         };
+        let breakers = BTreeMap::from([
+            (Service::Transcription, breaker(transcription, failure_count)),
+            (Service::Diarization, breaker(StateName::Closed, 0)),
+        ]);
         let health = BoxHealth {
             version: 1,
             box_id: "room-1".into(),
             at: self.now().to_string(),
             time_quality: TimeQuality::Synchronized,
-            breakers: BTreeMap::from([
-                (Service::Transcription, breaker(transcription, failure_count)),
-                (Service::Diarization, breaker(StateName::Closed, 0)),
-            ]),
             queue: QueueHealth::default(),
             capture: CaptureHealth { state: "idle".into(), recorded_s: 0.0, peak_dbfs: None },
             board: shared::wire::BoardHealth::default(),
             transcriber: None,
-            alerts: Vec::new(),
-            rates: shared::store::Rates::default(),
+            alerts: evaluate(&Rates::default(), &breakers),
+            breakers,
+            rates: Rates::default(),
             software: "0".into(),
         };
         self.store.keep_health(&health).unwrap();
@@ -181,13 +183,27 @@ impl World {
         timeout(PATIENCE, asked).await.expect("the clinic has not answered")
     }
 
-    /// Waits, as a fresh subscriber, for a message that fits; the first is what the broker had kept.
-    async fn hears(&self, topic: &str, fits: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    /// A line of its own, as soon as there is a broker.
+    async fn stranger(&self) -> MqttLine {
         let will = Publication::once("test/will".into(), "");
         let (client_id, host) = (format!("test-{}", uuid::Uuid::new_v4()), "127.0.0.1".to_owned());
         let identity = Identity { client_id, host, port: self.port, will, session_expiry_s: 0 };
+        let mut broker = MqttBroker::new(identity);
+        let connected = async {
+            loop {
+                match broker.connect().await {
+                    Ok(line) => return line,
+                    Err(_) => sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        timeout(PATIENCE, connected).await.expect("there is no broker")
+    }
+
+    /// Waits, as a fresh subscriber, for a message that fits; the first is what the broker had kept.
+    async fn hears(&self, topic: &str, fits: impl Fn(&[u8]) -> bool) -> Vec<u8> {
         let heard = async {
-            let mut line = MqttBroker::new(identity).connect().await.unwrap();
+            let mut line = self.stranger().await;
             line.subscribe(&[topic.to_owned()]).await.unwrap();
             loop {
                 if let News::Message(message) = line.next().await.unwrap() {
@@ -199,6 +215,32 @@ impl World {
             }
         };
         timeout(PATIENCE, heard).await.unwrap_or_else(|_| panic!("nothing that fits on {topic}"))
+    }
+
+    /// Every alert that the broker keeps.
+    async fn alerts_kept(&self) -> BTreeMap<String, BoardAlert> {
+        let mut line = self.stranger().await;
+        line.subscribe(&AlertName::ALL.map(|alert| self.topics.board_alert(alert, "+"))).await.unwrap();
+        let mut kept = BTreeMap::new();
+        while let Ok(news) = timeout(Duration::from_millis(300), line.next()).await {
+            if let News::Message(Message { topic, payload, retained: true, .. }) = news.unwrap() {
+                kept.insert(topic, serde_json::from_slice(&payload).unwrap());
+            }
+        }
+        kept
+    }
+
+    /// Waits until the broker keeps exactly these alerts.
+    async fn keeps_alerts(&self, topics: &[String]) -> BTreeMap<String, BoardAlert> {
+        let asked = async {
+            loop {
+                let kept = self.alerts_kept().await;
+                if kept.keys().eq(topics) {
+                    return kept;
+                }
+            }
+        };
+        timeout(PATIENCE, asked).await.unwrap_or_else(|_| panic!("the broker does not keep exactly {topics:?}"))
     }
 
     async fn board(&self, fits: impl Fn(&Board) -> bool) -> Board {
@@ -289,4 +331,48 @@ async fn records_arrive_once_and_breakers_are_published_through_a_real_broker_th
     assert_eq!((room.terminate(), clinic.terminate()), (Some(0), Some(0)));
     world.hears(&status, |payload| payload == b"offline").await;
     world.hears(&world.topics.board_status("server-1"), |payload| payload == b"offline").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_broker_keeps_exactly_the_alerts_that_hold_whatever_dies_meanwhile() {
+    let world = World::new();
+    let mut broker = mosquitto(world.folder.path(), world.port);
+    let start_clinic = || world.daemon(env!("CARGO_BIN_EXE_roomscribe-clinic"));
+    let mut clinic = start_clinic();
+    let mut room = world.room();
+    let (open, long_over) = (world.topics.board_alert(AlertName::BreakerOpen, "room-1"), AlertName::RetryExhaustion);
+    let long_over = world.topics.board_alert(long_over, "room-1");
+
+    world.says(StateName::Closed, 0);
+    world.board(|board| !board.breakers.is_empty()).await;
+    assert!(world.alerts_kept().await.is_empty());
+    world.says(StateName::Open, 5);
+    let kept = world.keeps_alerts(std::slice::from_ref(&open)).await;
+    let since = kept[&open].since.clone();
+    assert!(kept[&open].online && kept[&open].alert.services == [Service::Transcription]);
+
+    // The server is away while another alert is left behind: it holds on to the one and clears the other.
+    clinic.kill();
+    let mut stale = kept[&open].clone();
+    stale.alert.alert = AlertName::RetryExhaustion;
+    let mut stranger = world.stranger().await;
+    let stale = Publication::retained(long_over.clone(), serde_json::to_vec(&stale).unwrap());
+    stranger.publish(stale).await.unwrap();
+    world.hears(&long_over, |_| true).await;
+    let mut clinic = start_clinic();
+    assert_eq!(world.keeps_alerts(std::slice::from_ref(&open)).await[&open].since, since);
+
+    // A broker that has forgotten everything is told again.
+    broker.kill();
+    let _broker = mosquitto(world.folder.path(), world.port);
+    assert_eq!(world.keeps_alerts(std::slice::from_ref(&open)).await[&open].since, since);
+
+    // An alert of a box that is gone stays, as last known; it ends when the box says so.
+    world.board(|board| board.breakers.iter().all(|b| b.online)).await;
+    room.kill();
+    world.hears(&open, |json| serde_json::from_slice(json).is_ok_and(|held: BoardAlert| !held.online)).await;
+    world.says(StateName::Closed, 0);
+    let mut room = world.room();
+    world.keeps_alerts(&[]).await;
+    assert_eq!((room.terminate(), clinic.terminate()), (Some(0), Some(0)));
 }

@@ -77,7 +77,7 @@ pub struct Published {
     breakers: BTreeMap<String, BoardBreaker>,
 }
 
-fn retained(topic: String, value: &impl Serialize) -> Option<Publication> {
+pub(super) fn retained(topic: String, value: &impl Serialize) -> Option<Publication> {
     serde_json::to_vec(value).ok().map(|json| Publication::retained(topic, json))
 }
 

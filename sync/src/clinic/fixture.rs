@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use shared::alert::{Alert, AlertName, AlertState};
 use shared::breaker::{Service, StateName};
-use shared::clock::ScriptedClock;
+use shared::clock::{Clock as _, ScriptedClock};
 pub use shared::record::Record;
 use shared::record::{
     Attempts, Consent, DiarizationStatus, Gap, GapCause, Processing, RecordError, Said, Segment, Speaker, SpeakerCount,
     Status, TimeQuality,
 };
 use shared::seal::{Address, ClinicKeys, ClinicPublic};
-use shared::wire::{BoxHealth, BreakerHealth, CaptureHealth, QueueHealth};
+use shared::wire::{BoardAlert, BoxHealth, BreakerHealth, CaptureHealth, QueueHealth};
 
 use super::Clinic;
 use super::settings::{ClinicSettings, default_listen};
@@ -48,6 +49,11 @@ impl World {
         let keys = ClinicKeys::from_file(&self.clinic.keys.to_file()).unwrap();
         let clinic = clinic(self.folder.path(), keys, self.clock.clone());
         Self { clinic, ..self }
+    }
+
+    /// The date, RFC 3339 UTC.
+    pub fn now(&self) -> String {
+        self.clock.now().wall.to_string()
     }
 
     pub fn parcel(&self, record: &Record) -> Vec<u8> {
@@ -132,4 +138,15 @@ pub fn health(box_id: &str, transcription: (StateName, u32), diarization: (State
         rates: shared::store::Rates::default(),
         software: "0".into(),
     }
+}
+
+/// A rate of 30 failures in 40 calls.
+pub fn firing(alert: AlertName) -> Alert {
+    let (state, services) = (AlertState::Firing, Vec::new());
+    Alert { alert, state, value: Some(0.75), threshold: alert.threshold(), samples: 40, services }
+}
+
+pub fn held(box_id: &str, since: &str) -> BoardAlert {
+    let alert = firing(AlertName::TranscriptionFailureRate);
+    BoardAlert { version: 1, box_id: box_id.into(), alert, since: since.into(), online: true }
 }

@@ -16,10 +16,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::clock::WallTime;
 use shared::error::report;
-use shared::wire::{AudioProcessingHealth, BoxHealth};
+use shared::metrics::CONTENT_TYPE;
+use shared::wire::{AudioProcessingHealth, BoardAlert, BoxHealth};
 use tokio::net::TcpListener;
 use tracing::error;
 
+use super::alerts::holding;
 use super::board::{health_of, is_online, worst};
 use super::store::{BoxRow, ClinicStore, ClinicStoreError, KeptEvent, SessionRow};
 use super::{Clinic, metrics, page};
@@ -57,6 +59,7 @@ pub fn router(clinic: Arc<Clinic>) -> Router {
         .route("/health", get(health))
         .route("/health/audio-processing", get(audio_processing))
         .route("/metrics", get(measure))
+        .route("/api/v1/alerts", get(alerts))
         .route("/api/v1/sessions", get(sessions))
         .route("/api/v1/boxes", get(boxes))
         .route("/api/v1/events", get(events))
@@ -107,13 +110,16 @@ async fn ask<T: Send + 'static>(
 }
 
 async fn front(State(clinic): Shared) -> Result<Html<String>, NoAnswer> {
-    let (boxes, sessions) = ask(&clinic, |store| Ok((store.boxes()?, store.sessions(ON_PAGE)?))).await?;
+    let questions = |store: &ClinicStore| Ok((store.boxes()?, store.alerts()?, store.sessions(ON_PAGE)?));
+    let (boxes, since, sessions) = ask(&clinic, questions).await?;
+    let now = clinic.clock.now().wall;
     Ok(Html(page::render(&page::View {
         clinic: &clinic.settings.clinic,
         connected: clinic.connected.load(Ordering::Relaxed),
+        alerts: &holding(&boxes, &since, now),
         boxes: &boxes,
         sessions: &sessions,
-        now: clinic.clock.now().wall,
+        now,
     })))
 }
 
@@ -170,7 +176,12 @@ async fn measure(State(clinic): Shared) -> Result<Response, NoAnswer> {
     let (rows, counts) = ask(&clinic, |store| Ok((store.boxes()?, store.session_counts()?))).await?;
     let (connected, now) = (clinic.connected.load(Ordering::Relaxed), clinic.clock.now().wall);
     let page = metrics::render(&rows, &counts, &clinic.counters, connected, now);
-    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response())
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response())
+}
+
+async fn alerts(State(clinic): Shared) -> Result<Json<Vec<BoardAlert>>, NoAnswer> {
+    let (boxes, since) = ask(&clinic, |store| Ok((store.boxes()?, store.alerts()?))).await?;
+    Ok(Json(holding(&boxes, &since, clinic.clock.now().wall)))
 }
 
 async fn sessions(State(clinic): Shared) -> Result<Json<Vec<SessionRow>>, NoAnswer> {

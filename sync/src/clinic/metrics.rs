@@ -1,53 +1,14 @@
-//! `GET /metrics`: Prometheus' text format, breakers by the names that resilience4j dashboards know.
+//! `GET /metrics` of the clinic: what a box says of itself with the label `box`, and what the clinic adds. What is judged
+//! over all boxes has the label `box="board"`, which no box can have.
 
-use std::fmt::Write as _;
-
-use shared::breaker::StateName;
 use shared::clock::WallTime;
+use shared::metrics::{Family, alerts, breakers};
+use shared::wire::WHOLE_CLINIC;
 
+use super::alerts::together;
 use super::board::is_online;
 use super::ingest::{Counters, RESULTS};
 use super::store::BoxRow;
-
-const STATES: [(StateName, &str); 5] = [
-    (StateName::Closed, "closed"),
-    (StateName::Open, "open"),
-    (StateName::HalfOpen, "half_open"),
-    (StateName::ForcedOpen, "forced_open"),
-    (StateName::Disabled, "disabled"),
-];
-
-/// One metric's lines.
-struct Family(String);
-
-impl Family {
-    fn new(name: &str, kind: &str, help: &str) -> Self {
-        Self(format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"))
-    }
-
-    /// Label values are ids and names of enums, so nothing in them needs escaping.
-    fn add(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
-        let labels: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{value}\"")).collect();
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.0, "{name}{{{}}} {value}", labels.join(","));
-    }
-}
-
-fn breakers(rows: &[BoxRow]) -> String {
-    let (state, calls) = ("resilience4j_circuitbreaker_state", "resilience4j_circuitbreaker_buffered_calls");
-    let mut states = Family::new(state, "gauge", "The states of the circuit breaker");
-    let mut failed = Family::new(calls, "gauge", "The number of buffered failed calls: failures in a row");
-    for row in rows {
-        for (service, breaker) in row.health.iter().flat_map(|health| &health.breakers) {
-            let (name, of) = (("name", service.name()), ("box", row.box_id.as_str()));
-            for (is, label) in STATES {
-                states.add(state, &[name, ("state", label), of], u64::from(breaker.state == is));
-            }
-            failed.add(calls, &[name, ("kind", "failed"), of], u64::from(breaker.failure_count));
-        }
-    }
-    states.0 + &failed.0
-}
 
 /// Everything, as one page.
 #[must_use]
@@ -58,36 +19,35 @@ pub fn render(
     connected: bool,
     now: WallTime,
 ) -> String {
-    let mut page = breakers(rows);
-    let name = "roomscribe_box_online";
-    let mut online = Family::new(name, "gauge", "Whether the box is there");
+    let all = together(rows, now);
+    let known = || rows.iter().filter_map(|row| Some((Some(("box", row.box_id.as_str())), row.health.as_ref()?)));
+    let mut page = breakers(&known().map(|(of, health)| (of, &health.breakers)).collect::<Vec<_>>());
+    let of_boxes = known().map(|(of, health)| (of, health.alerts.as_slice()));
+    let of_all = (Some(("box", WHOLE_CLINIC)), all.as_slice());
+    page += &alerts(&of_boxes.chain([of_all]).collect::<Vec<_>>());
+    let mut online = Family::new("roomscribe_box_online", "gauge", "Whether the box is there");
     for row in rows {
-        online.add(name, &[("box", &row.box_id)], u64::from(is_online(row, now)));
+        online.add(&[("box", &row.box_id)], u8::from(is_online(row, now)));
     }
-    let name = "roomscribe_sessions";
-    let mut held = Family::new(name, "gauge", "Sessions the clinic holds, by status");
+    let mut held = Family::new("roomscribe_sessions", "gauge", "Sessions the clinic holds, by status");
     for (status, count) in sessions {
-        held.add(name, &[("status", status)], *count);
+        held.add(&[("status", status)], count);
     }
-    let name = "roomscribe_parcels_total";
-    let mut parcels = Family::new(name, "counter", "Parcels since the start, by what became of them");
+    let help = "Parcels since the start, by what became of them";
+    let mut parcels = Family::new("roomscribe_parcels_total", "counter", help);
     for result in RESULTS {
-        parcels.add(name, &[("result", result.name())], counters.get(result));
+        parcels.add(&[("result", result.name())], counters.get(result));
     }
-    let name = "roomscribe_broker_connected";
-    let mut broker = Family::new(name, "gauge", "Whether there is a line to the broker");
-    // A sample without labels has no braces' worth of meaning, and Prometheus takes the empty ones.
-    broker.add(name, &[], u64::from(connected));
-    for family in [online, held, parcels, broker] {
-        page.push_str(&family.0);
-    }
-    page
+    let mut broker = Family::new("roomscribe_broker_connected", "gauge", "Whether there is a line to the broker");
+    broker.add(&[], u8::from(connected));
+    page + &[online, held, parcels, broker].map(Family::finish).concat()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::clinic::fixture::health;
+    use shared::breaker::StateName;
 
     #[test]
     fn a_breaker_is_in_exactly_one_state_under_the_names_dashboards_know() {
@@ -102,7 +62,7 @@ mod tests {
             r#"roomscribe_box_online{box="room-1"} 1"#,
             r#"roomscribe_sessions{status="done"} 2"#,
             r#"roomscribe_parcels_total{result="stored"} 0"#,
-            "roomscribe_broker_connected{} 1",
+            "roomscribe_broker_connected 1",
         ] {
             assert!(page.lines().any(|l| l == line), "{line} is missing in\n{page}");
         }

@@ -3,6 +3,7 @@
 //! A parcel's way: committed to [`store`], then acknowledged, then settled with the broker. Whatever is cut
 //! short in between is sent again, and answered `duplicate`.
 
+pub mod alerts;
 pub mod board;
 pub mod http;
 pub mod ingest;

@@ -2,11 +2,13 @@
 //!
 //! Metadata only. Every value goes through [`escape`].
 
-use shared::breaker::StateName;
-use shared::clock::WallTime;
-use shared::wire::BreakerHealth;
+mod alerts;
+mod rooms;
 
-use super::board::is_online;
+use shared::breaker::Service;
+use shared::clock::WallTime;
+use shared::wire::BoardAlert;
+
 use super::store::{BoxRow, SessionRow};
 
 const PAGE: &str = include_str!("page.html");
@@ -17,6 +19,8 @@ pub struct View<'a> {
     pub clinic: &'a str,
     /// Whether there is a line to the broker.
     pub connected: bool,
+    /// The alerts that hold.
+    pub alerts: &'a [BoardAlert],
     /// Every box.
     pub boxes: &'a [BoxRow],
     /// The newest sessions.
@@ -55,7 +59,8 @@ pub fn render(view: &View<'_>) -> String {
             "clinic" => escape(view.clinic),
             "broker" => broker.clone(),
             "now" => date(&view.now.to_string()),
-            "rooms" => rooms(view),
+            "alerts" => alerts::section(view.alerts),
+            "rooms" => rooms::cards(view),
             "sessions" => sessions(view.sessions),
             other => escape(other),
         });
@@ -66,6 +71,15 @@ pub fn render(view: &View<'_>) -> String {
 
 fn mark(class: &str, text: &str) -> String {
     format!("<span class=\"{class}\">{}</span>", escape(text))
+}
+
+/// What people call a service.
+fn name(service: Service) -> &'static str {
+    match service {
+        Service::Transcription => "Transcription",
+        Service::Diarization => "Diarization",
+        Service::Sync => "Link",
+    }
 }
 
 /// `2026-01-01T00:00:00.000Z` as people read it; what has another shape is shown as it is.
@@ -83,57 +97,6 @@ fn ago(seen: Option<WallTime>, now: WallTime) -> String {
         Some(s @ 120..7200) => format!("{} min ago", s / 60),
         Some(s) => format!("{} h ago", s / 3600),
     }
-}
-
-fn rooms(view: &View<'_>) -> String {
-    if view.boxes.is_empty() {
-        return "<p class=\"dim\">No room has been heard yet.</p>".into();
-    }
-    let cards: String = view.boxes.iter().map(|row| room(row, view.now)).collect();
-    format!("<div class=\"rooms\">{cards}</div>")
-}
-
-fn room(row: &BoxRow, now: WallTime) -> String {
-    let online = if is_online(row, now) { mark("good", "online") } else { mark("bad", "offline") };
-    let mut lines = vec![("Status", online), ("Last seen", escape(&ago(row.seen_at, now)))];
-    if let Some(health) = &row.health {
-        let class = if matches!(health.capture.state.as_str(), "failing" | "silent") { "bad" } else { "good" };
-        let queue = &health.queue;
-        let dead = if queue.dead_lettered > 0 { "bad" } else { "dim" };
-        lines.push(("Microphone", mark(class, &health.capture.state)));
-        lines.push(("Recording", queue.recording.to_string()));
-        lines.push(("To process", queue.queued.to_string()));
-        lines.push(("To acknowledge", queue.unacknowledged.to_string()));
-        lines.push(("Dead letters", mark(dead, &queue.dead_lettered.to_string())));
-        for (service, breaker) in &health.breakers {
-            let name = match service {
-                shared::breaker::Service::Transcription => "Transcription",
-                shared::breaker::Service::Diarization => "Diarization",
-                shared::breaker::Service::Sync => "Link",
-            };
-            lines.push((name, self::breaker(breaker, row.seen_at, now)));
-        }
-    }
-    let list: String = lines.iter().map(|(term, value)| format!("<dt>{term}</dt><dd>{value}</dd>")).collect();
-    format!("<section class=\"card\"><h3>{}</h3><dl>{list}</dl></section>", escape(&row.box_id))
-}
-
-/// State, failures in a row, and how long until the next try, counted on from when the box said it.
-fn breaker(breaker: &BreakerHealth, seen: Option<WallTime>, now: WallTime) -> String {
-    let class = match breaker.state {
-        StateName::Closed => "good",
-        StateName::HalfOpen | StateName::Disabled => "warn",
-        StateName::Open | StateName::ForcedOpen => "bad",
-    };
-    let mut text = breaker.state.to_string();
-    if breaker.failure_count > 0 {
-        text.push_str(&format!(", {} failed", breaker.failure_count));
-    }
-    if let (StateName::Open, Some(wait)) = (breaker.state, breaker.retry_after_s) {
-        let passed = seen.map_or(0, |seen| now.since(seen).as_secs());
-        text.push_str(&format!(", tries again in {} s", wait.saturating_sub(passed)));
-    }
-    mark(class, &text)
 }
 
 fn sessions(rows: &[SessionRow]) -> String {
@@ -169,7 +132,8 @@ fn session(row: &SessionRow) -> String {
 mod tests {
     use super::*;
     use crate::clinic::fixture::{self, SESSION};
-    use shared::breaker::Service;
+    use shared::breaker::StateName;
+    use shared::wire::WHOLE_CLINIC;
 
     const NOW: WallTime = WallTime(1_767_225_600_000);
     const EVIL: &str = "<script>alert('x')</script>\"&{{rooms}}";
@@ -199,8 +163,12 @@ mod tests {
     fn nothing_a_box_says_becomes_markup() {
         let mut health = fixture::health("room-1", (StateName::Open, 5), (StateName::Closed, 0));
         health.capture.state = EVIL.into();
+        health.transcriber = Some(EVIL.into());
+        health.breakers.get_mut(&Service::Transcription).unwrap().reason = Some(EVIL.into());
         let row_of = BoxRow { box_id: EVIL.into(), said_online: true, health: Some(health), seen_at: Some(NOW) };
-        let view = View { clinic: EVIL, connected: true, boxes: &[row_of], sessions: &[row()], now: NOW };
+        let alerts = [WHOLE_CLINIC, EVIL].map(|box_id| fixture::held(box_id, EVIL));
+        let view =
+            View { clinic: EVIL, connected: true, alerts: &alerts, boxes: &[row_of], sessions: &[row()], now: NOW };
         let page = render(&view);
         assert!(!page.contains("<script") && !page.contains("alert('"));
         assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&quot;&amp;{{rooms}}"));
@@ -209,20 +177,12 @@ mod tests {
 
     #[test]
     fn the_page_needs_nothing_from_elsewhere_and_has_no_script() {
-        let page = render(&View { clinic: "north", connected: false, boxes: &[], sessions: &[], now: NOW });
+        let page =
+            render(&View { clinic: "north", connected: false, alerts: &[], boxes: &[], sessions: &[], now: NOW });
         assert!(page.contains("<title>north · Roomscribe</title>") && page.contains("not connected"));
+        assert!(page.contains("No alerts.") && !page.contains("Alerts"));
         for bad in ["http://", "https://", "<script", "src=", "url("] {
             assert!(!page.contains(bad), "{bad}");
         }
-    }
-
-    #[test]
-    fn an_open_breaker_counts_down_from_when_it_was_heard() {
-        let mut health = fixture::health("room-1", (StateName::Open, 5), (StateName::Closed, 0));
-        health.breakers.get_mut(&Service::Transcription).unwrap().retry_after_s = Some(100);
-        let seen_at = Some(WallTime(NOW.0 - 40_000));
-        let row = BoxRow { box_id: "room-1".into(), said_online: true, health: Some(health), seen_at };
-        let page = render(&View { clinic: "north", connected: true, boxes: &[row], sessions: &[], now: NOW });
-        assert!(page.contains("OPEN, 5 failed, tries again in 60 s") && page.contains("40 s ago"));
     }
 }

@@ -1,18 +1,20 @@
-//! The clinic's loop: takes what boxes send, and publishes the board.
+//! The clinic's loop: takes what boxes send, and publishes the board and the alerts that hold.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use shared::clock::WallTime;
 use shared::error::report;
 use shared::seal::AckResult;
-use shared::wire::{BoxHealth, Event, Topic, Topics};
+use shared::wire::{BoardAlert, BoxHealth, Event, Topic, Topics};
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{error, info, warn};
 
+use super::alerts::{self, Key, Moves};
 use super::board::{Published, compose};
 use super::ingest::{Label, take};
-use super::store::ClinicStoreError;
+use super::store::{BoxRow, ClinicStoreError};
 use super::{Clinic, settings::ClinicSettings};
 use crate::backoff::{Keeper, stay_connected};
 use crate::heart::Heart;
@@ -20,7 +22,7 @@ use crate::room::farewell;
 use crate::stop::Stop;
 use crate::uplink::{Broker, Identity, Line, LinkError, Message, News, OFFLINE, ONLINE, Publication};
 
-/// The board is published at most this often.
+/// The board and the alerts are published at most this often.
 const BOARD_EVERY: Duration = Duration::from_secs(1);
 /// The broker keeps parcels this long for a server that restarts; for one that is gone it must not, because the
 /// shared subscription would go on giving it its part.
@@ -54,6 +56,7 @@ struct Desk<'a> {
     clinic: &'a Clinic,
     topics: Topics,
     published: Published,
+    alerts: alerts::Published,
 }
 
 /// The store failed: logged here, and the line is given up, so that what was not settled comes again.
@@ -70,7 +73,8 @@ fn every(period: Duration) -> Interval {
 
 impl<'a> Desk<'a> {
     fn new(clinic: &'a Clinic) -> Self {
-        Self { clinic, topics: clinic.topics(), published: Published::default() }
+        let (published, alerts) = (Published::default(), alerts::Published::default());
+        Self { clinic, topics: clinic.topics(), published, alerts }
     }
 
     async fn serve<L: Line>(&mut self, mut line: L, stop: &mut Stop, heart: &Heart) -> Result<(), LinkError> {
@@ -78,6 +82,7 @@ impl<'a> Desk<'a> {
         line.publish(Publication::retained(status.clone(), ONLINE)).await?;
         line.subscribe(&self.topics.plain_subscriptions()).await?;
         line.subscribe(&self.topics.shared_subscriptions()).await?;
+        line.subscribe(&alerts::subscriptions(&self.topics)).await?;
         self.clinic.connected.store(true, Ordering::Relaxed);
         let mut board = every(BOARD_EVERY);
         loop {
@@ -97,12 +102,28 @@ impl<'a> Desk<'a> {
     }
 
     async fn publish_board<L: Line>(&mut self, line: &mut L) -> Result<(), LinkError> {
+        let now = self.clinic.clock.now().wall;
         let rows = self.clinic.store.boxes().map_err(|why| give_up(&why))?;
-        let board = compose(&self.clinic.settings.clinic, &rows, self.clinic.clock.now().wall);
-        for publication in self.published.update(&board, &self.topics) {
+        let board = compose(&self.clinic.settings.clinic, &rows, now);
+        let held = self.held(&rows, now).map_err(|why| give_up(&why))?;
+        let mut news = self.published.update(&board, &self.topics);
+        news.extend(self.alerts.update(&held, &self.topics));
+        for publication in news {
             line.publish(publication).await?;
         }
         Ok(())
+    }
+
+    /// The alerts that hold. One that has begun or ended is told in the log, once it is stored.
+    fn held(&self, rows: &[BoxRow], now: WallTime) -> Result<Vec<BoardAlert>, ClinicStoreError> {
+        let since = self.clinic.store.alerts()?;
+        let held = alerts::holding(rows, &since, now);
+        let moves = Moves::between(&since, &held);
+        if !moves.is_empty() {
+            self.clinic.store.keep_alerts(&moves, now)?;
+            tell(&moves, &held);
+        }
+        Ok(held)
     }
 
     async fn hear<L: Line>(&mut self, line: &mut L, news: News) -> Result<(), LinkError> {
@@ -123,7 +144,7 @@ impl<'a> Desk<'a> {
     }
 
     /// Deals with a message; what is returned is to be published, and is true already.
-    fn heed(&self, message: &Message) -> Result<Option<Publication>, ClinicStoreError> {
+    fn heed(&mut self, message: &Message) -> Result<Option<Publication>, ClinicStoreError> {
         let now = self.clinic.clock.now().wall;
         match self.topics.parse(&message.topic) {
             Some(Topic::Parcel { box_id, session, revision }) => {
@@ -143,6 +164,12 @@ impl<'a> Desk<'a> {
                 Ok(event) if event.version == 1 => self.clinic.store.keep_event(&box_id, &event)?,
                 Ok(_) | Err(_) => ignored(&message.topic),
             },
+            // Only what the broker kept: what is published now is our own, and answering it would never end.
+            None if alerts::is_alert(&self.topics, &message.topic) => {
+                if message.retained {
+                    self.alerts.found(&message.topic);
+                }
+            }
             Some(Topic::Ack(_)) | None => ignored(&message.topic),
         }
         Ok(None)
@@ -170,121 +197,21 @@ impl<'a> Desk<'a> {
     }
 }
 
+fn tell(moves: &Moves, held: &[BoardAlert]) {
+    for BoardAlert { box_id, alert, .. } in held.iter().filter(|held| moves.begun.contains(&Key::of(held))) {
+        let (value, threshold, samples) = (alert.value, alert.threshold, alert.samples);
+        let services: Vec<&str> = alert.services.iter().map(|service| service.name()).collect();
+        let services = (!services.is_empty()).then(|| services.join(" "));
+        warn!(alert = alert.alert.name(), "box" = box_id, value, threshold, samples, services, "An alert holds.");
+    }
+    for Key { alert, box_id } in &moves.ended {
+        info!(alert = alert.name(), "box" = box_id, "An alert has ended.");
+    }
+}
+
 fn ignored(topic: &str) {
     warn!(topic, "A message that is not part of the link was ignored.");
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clinic::fixture::{self, SESSION, World};
-    use crate::uplink::scripted::{Far, ScriptedBroker};
-    use shared::breaker::StateName::{Closed, Open};
-    use shared::chance::SeededDice;
-    use shared::seal::Ack;
-    use shared::wire::Board;
-
-    async fn play(world: &World, broker: ScriptedBroker, script: impl Future<Output = ()>) {
-        let (stopper, stop) = Stop::new();
-        let keeper = Keeper { dice: Box::new(SeededDice::from_seed(1)), stop, heart: Heart::unwatched(), gate: None };
-        tokio::join!(run(broker, world.clinic.clone(), keeper), async {
-            script.await;
-            stopper.stop();
-        });
-    }
-
-    async fn on(far: &mut Far, topic: &str) -> Vec<u8> {
-        loop {
-            let publication = far.take().await;
-            if publication.topic == format!("roomscribe/v1/north/{topic}") {
-                return publication.payload;
-            }
-        }
-    }
-
-    fn parcel_topic(revision: u32) -> String {
-        Topics::new("north").parcel("room-1", SESSION, revision)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_parcel_is_committed_then_acknowledged_then_settled() {
-        let world = World::new();
-        let (broker, [mut far]) = ScriptedBroker::new(None);
-        let log = far.log.clone();
-        play(&world, broker, async {
-            far.send(&parcel_topic(1), &world.parcel(&fixture::record(SESSION, 1)), 7);
-            let ack: Ack = serde_json::from_slice(&on(&mut far, "room-1/ack").await).unwrap();
-            assert!(world.public.believes(&ack, "north", "room-1") && ack.result == AckResult::Stored);
-            assert!(world.clinic.store.held(SESSION, 1).unwrap().is_some());
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        })
-        .await;
-        let log = log.lock().unwrap();
-        let at = |line: &str| log.iter().position(|l| l == line).unwrap();
-        assert!(at("publish roomscribe/v1/north/room-1/ack") < at("settle 7"));
-        assert_eq!(log[0], "publish roomscribe/v1/north/board/status/server-1");
-        assert_eq!(log[log.len() - 2..], ["publish roomscribe/v1/north/board/status/server-1", "close"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_line_cut_between_commit_and_settling_leads_to_a_duplicate() {
-        let world = World::new();
-        let (broker, [mut first, mut second]) = ScriptedBroker::new(None);
-        play(&world, broker, async {
-            let parcel = world.parcel(&fixture::record(SESSION, 1));
-            first.send(&parcel_topic(1), &parcel, 7);
-            on(&mut first, "room-1/ack").await;
-            first.cut();
-            second.send(&parcel_topic(1), &parcel, 8);
-            let ack: Ack = serde_json::from_slice(&on(&mut second, "room-1/ack").await).unwrap();
-            assert_eq!(ack.result, AckResult::Duplicate);
-        })
-        .await;
-        assert_eq!(world.clinic.store.sessions(9).unwrap().len(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_board_follows_the_boxes_at_most_once_a_second() {
-        let world = World::new();
-        let (broker, [mut far]) = ScriptedBroker::new(None);
-        play(&world, broker, async {
-            let board =
-                async |far: &mut Far| -> Board { serde_json::from_slice(&on(far, "board/breakers").await).unwrap() };
-            assert_eq!(board(&mut far).await.worst.transcription_circuit, Closed);
-            let begun = tokio::time::Instant::now();
-            for failures in 0..50 {
-                let health = fixture::health("room-1", (Open, failures), (Closed, 0));
-                far.send("roomscribe/v1/north/room-1/health", &serde_json::to_vec(&health).unwrap(), 1);
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            let mut boards = 0;
-            loop {
-                let board = board(&mut far).await;
-                boards += 1;
-                if board.worst.transcription_failures == 49 {
-                    break;
-                }
-            }
-            assert!(boards <= begun.elapsed().as_secs() + 1, "{boards} in {:?}", begun.elapsed());
-        })
-        .await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_not_part_of_the_link_is_settled_and_changes_nothing() {
-        let world = World::new();
-        let (broker, [far]) = ScriptedBroker::new(None);
-        let log = far.log.clone();
-        play(&world, broker, async {
-            let stranger = serde_json::to_vec(&fixture::health("room-2", (Open, 1), (Closed, 0))).unwrap();
-            far.send("roomscribe/v1/north/room-1/health", &stranger, 1);
-            far.send("roomscribe/v1/north/room-1/status", b"\xff", 2);
-            far.send("roomscribe/v1/south/room-1/status", b"online", 3);
-            far.send("roomscribe/v1/north/room-1/event", b"{}", 4);
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        })
-        .await;
-        assert!(world.clinic.store.boxes().unwrap().is_empty());
-        assert_eq!(log.lock().unwrap().iter().filter(|l| l.starts_with("settle")).count(), 4);
-    }
-}
+mod tests;

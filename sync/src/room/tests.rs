@@ -4,7 +4,7 @@ use shared::chance::SeededDice;
 use shared::clock::{ScriptedClock, WallTime};
 use shared::record::{Consent, DiarizationStatus, Status, TimeQuality};
 use shared::seal::{Ack, AckResult, ClinicKeys, sha256};
-use shared::store::{Finish, NewSession, OutboxState};
+use shared::store::{BreakerCommand, Finish, NewSession, OutboxState};
 
 const NOW: WallTime = WallTime(1_767_225_600_000);
 const A: &str = "7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a11";
@@ -211,4 +211,28 @@ async fn a_recorder_that_says_nothing_any_more_does_not_look_idle() {
         assert_eq!(state(&mut far).await, "idle");
     })
     .await;
+}
+
+/// A person who looks for a fault must be able to keep a box off the line.
+#[tokio::test(start_paused = true)]
+async fn a_breaker_that_a_person_opens_ends_the_line_and_a_reset_brings_it_back_with_what_is_owed() {
+    let gated = crate::gate::fixture::World::new();
+    let world = World { store: gated.store.clone(), ..World::new() };
+    let (broker, [mut first, mut second]) = ScriptedBroker::new(None);
+    let tries = broker.tries();
+    let (stopper, stop) = Stop::new();
+    let keeper = Keeper { gate: Some(gated.gate()), ..keeper(stop) };
+    tokio::join!(run(broker, world.room(), keeper), async {
+        assert_eq!(first.take().await.payload, ONLINE.as_bytes());
+        gated.person(BreakerCommand::ForceOpen);
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        while first.published.recv().await.is_some() {}
+        assert_eq!(tries.lock().unwrap().len(), 1, "the line was given up, and no other is tried");
+        world.owe(A, b"parcel");
+        gated.person(BreakerCommand::Reset);
+        let begun = tokio::time::Instant::now();
+        assert_eq!(parcel(&mut second).await.payload, b"parcel");
+        assert!(begun.elapsed() <= Duration::from_secs(2));
+        stopper.stop();
+    });
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::{Broker, Line, LinkError, Message, News, Publication, Receipt, Ticket};
 
@@ -18,8 +19,16 @@ pub struct Far {
 impl Far {
     /// Lets a message come.
     pub fn send(&self, topic: &str, payload: &[u8], receipt: u16) {
-        let message =
-            Message { topic: topic.into(), payload: payload.into(), retained: false, receipt: Receipt(receipt) };
+        self.tell(topic, payload, receipt, false);
+    }
+
+    /// Lets a message come that the broker had kept.
+    pub fn send_kept(&self, topic: &str, payload: &[u8], receipt: u16) {
+        self.tell(topic, payload, receipt, true);
+    }
+
+    fn tell(&self, topic: &str, payload: &[u8], receipt: u16, retained: bool) {
+        let message = Message { topic: topic.into(), payload: payload.into(), retained, receipt: Receipt(receipt) };
         let _ = self.tell.send(Ok(News::Message(message)));
     }
 
@@ -50,8 +59,12 @@ pub struct ScriptedLine {
     limit: Option<usize>,
 }
 
-/// Gives out lines that the test made before.
-pub struct ScriptedBroker(Vec<ScriptedLine>);
+/// Gives out lines that the test made before; once there are none, it is silent.
+pub struct ScriptedBroker {
+    /// From the last.
+    lines: Vec<Option<ScriptedLine>>,
+    tries: Arc<Mutex<Vec<Instant>>>,
+}
 
 impl ScriptedBroker {
     /// A broker for `N` connections, and their far ends.
@@ -61,18 +74,31 @@ impl ScriptedBroker {
             let (tell, news) = mpsc::unbounded_channel();
             let (publish, published) = mpsc::unbounded_channel();
             let log = Arc::new(Mutex::new(Vec::new()));
-            lines.push(ScriptedLine { news, publish, log: log.clone(), tickets: 0, limit });
+            lines.push(Some(ScriptedLine { news, publish, log: log.clone(), tickets: 0, limit }));
             Far { tell, published, log }
         });
         lines.reverse();
-        (Self(lines), fars)
+        (Self { lines, tries: Arc::default() }, fars)
+    }
+
+    /// Is silent so many times first.
+    #[must_use]
+    pub fn silent_first(mut self, times: usize) -> Self {
+        self.lines.extend(std::iter::repeat_with(|| None).take(times));
+        self
+    }
+
+    /// When it was asked to connect.
+    pub fn tries(&self) -> Arc<Mutex<Vec<Instant>>> {
+        self.tries.clone()
     }
 }
 
 impl Broker for ScriptedBroker {
     type Line = ScriptedLine;
     async fn connect(&mut self) -> Result<ScriptedLine, LinkError> {
-        self.0.pop().ok_or(LinkError::Silent)
+        self.tries.lock().unwrap().push(Instant::now());
+        self.lines.pop().flatten().ok_or(LinkError::Silent)
     }
 }
 

@@ -1,7 +1,9 @@
 use super::*;
+use crate::clinic::alerts::{Key, Moves};
 use crate::clinic::fixture::{self, SESSION, World};
 use crate::clinic::ingest::{Label, take};
 use serde_json::Value;
+use shared::alert::AlertName;
 use shared::breaker::StateName::{Closed, Open};
 use shared::clock::Clock as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -69,7 +71,7 @@ async fn health_is_the_worst_of_all_boxes_and_of_each() {
 #[tokio::test]
 async fn every_answer_is_guarded_and_none_holds_what_was_said() {
     let world = world();
-    let paths = ["/", "/health", "/metrics", "/api/v1/sessions", "/api/v1/boxes", "/api/v1/events"];
+    let paths = ["/", "/health", "/metrics", "/api/v1/sessions", "/api/v1/boxes", "/api/v1/events", "/api/v1/alerts"];
     for (head, body) in fetch(&world, paths).await {
         assert!(head.starts_with("http/1.1 200"), "{head}");
         for header in [
@@ -93,4 +95,25 @@ async fn metadata_of_sessions_and_boxes_is_listed() {
     assert_eq!((&session["duration_s"], &session["segments"]), (&json!(65.0), &json!(2)));
     assert_eq!(parse(&boxes.1)[1]["box"], "room-2");
     assert_eq!(parse(&health.1), json!({"status": "degraded", "broker": "disconnected", "store": "ok"}));
+}
+
+#[tokio::test]
+async fn alerts_that_hold_are_listed_with_whose_they_are_since_when_and_whether_the_box_is_there() {
+    let world = world();
+    let now = world.clock.now().wall;
+    let mut health = fixture::health("room-2", (Closed, 1), (Closed, 0));
+    health.alerts = vec![fixture::firing(AlertName::RetryExhaustion)];
+    world.clinic.store.keep_box_health(&health, Some(now)).unwrap();
+    let key = Key { alert: AlertName::RetryExhaustion, box_id: "room-2".into() };
+    world.clinic.store.keep_alerts(&Moves { begun: vec![key], ended: vec![] }, now).unwrap();
+    world.clock.pass(Duration::from_secs(60));
+    let [alerts, page, metrics] = fetch(&world, ["/api/v1/alerts", "/", "/metrics"]).await;
+    let expected = json!([{
+        "version": 1, "box": "room-2", "alert": "retry_exhaustion", "state": "firing", "value": 0.75,
+        "threshold": 0.02, "samples": 40, "since": fixture::DATE, "online": false,
+    }]);
+    assert_eq!(parse(&alerts.1), expected);
+    assert!(page.1.contains("room-2</b> 75 % of 40 sessions ran out of attempts") && page.1.contains("UTC, offline"));
+    assert!(metrics.1.contains(r#"roomscribe_alert_firing{alert="retry_exhaustion",box="room-2"} 1"#));
+    assert!(metrics.1.contains(r#"roomscribe_alert_firing{alert="retry_exhaustion",box="board"} 0"#));
 }

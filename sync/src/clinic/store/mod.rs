@@ -3,6 +3,7 @@
 //! Content is at rest only as it was sealed: the rows beside it hold metadata. Dates are RFC 3339 text in UTC,
 //! which sorts as time does.
 
+mod alerts;
 mod boxes;
 mod sessions;
 
@@ -16,7 +17,7 @@ use shared::store::Disk;
 pub use boxes::{BoxRow, KeptEvent};
 pub use sessions::{Arrival, Held, SealedParcel, SessionRow};
 
-const MIGRATIONS: &[&str] = &[include_str!("migration-1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("migration-1.sql"), include_str!("migration-2.sql")];
 
 /// How long a command waits while the server writes.
 const BUSY: Duration = Duration::from_secs(10);

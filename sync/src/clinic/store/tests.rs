@@ -1,5 +1,7 @@
 use super::*;
+use crate::clinic::alerts::{Key, Moves, Since};
 use crate::clinic::fixture::{self, SESSION};
+use shared::alert::AlertName;
 use shared::breaker::StateName;
 use shared::clock::{Clock as _, WallTime};
 use shared::record::Status;
@@ -75,4 +77,39 @@ fn events_are_kept_once_and_only_the_newest() {
     store.keep_event("room-1", &event(1010)).unwrap();
     let kept = store.events(5000).unwrap();
     assert_eq!((kept.len(), kept[0].event.id), (1000, 1010));
+}
+
+/// A migration only adds: what the first one made is still there, and the release that knew only it skips the rest.
+#[test]
+fn a_database_of_the_first_release_gains_alerts_and_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("clinic.db");
+    let first = Connection::open(&path).unwrap();
+    first.execute_batch(MIGRATIONS[0]).unwrap();
+    first.pragma_update(None, "user_version", 1).unwrap();
+    first.execute("insert into boxes (box, status) values ('room-1', 'online')", []).unwrap();
+    let tables = |connection: &Connection| -> Vec<(String, String)> {
+        let sql =
+            "select name, sql from sqlite_schema where name not like 'sqlite_%' and name <> 'alerts' order by name";
+        let mut statement = connection.prepare(sql).unwrap();
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+    };
+    let before = tables(&first);
+    let store = ClinicStore::open(&path).unwrap();
+    assert_eq!(store.boxes().unwrap()[0].box_id, "room-1");
+    assert!(store.alerts().unwrap().is_empty());
+    assert_eq!(tables(&first), before);
+}
+
+#[test]
+fn an_alert_keeps_the_date_of_its_begin_until_it_ends() {
+    let world = fixture::World::new();
+    let (store, now) = (&world.clinic.store, world.clock.now().wall);
+    let key = |box_id: &str| Key { alert: AlertName::BreakerOpen, box_id: box_id.into() };
+    let begun = Moves { begun: vec![key("room-1"), key("room-2")], ended: vec![] };
+    store.keep_alerts(&begun, now).unwrap();
+    store.keep_alerts(&begun, now.plus(std::time::Duration::from_secs(9))).unwrap();
+    store.keep_alerts(&Moves { begun: vec![], ended: vec![key("room-2")] }, now).unwrap();
+    store.lock().execute("insert into alerts values ('rain', 'room-1', 'today')", []).unwrap();
+    assert_eq!(store.alerts().unwrap(), Since::from([(key("room-1"), now.to_string())]));
 }
