@@ -155,7 +155,7 @@ impl Models {
     /// # Errors
     /// As [`Models::best`].
     pub fn at(&self, role: Role, rung: u32) -> Result<Installed, EngineFault> {
-        match self.ladder(role).into_iter().take(rung as usize + 1).last() {
+        match self.ladder(role).into_iter().take(rung as usize + 1).next_back() {
             Some(entry) if rung > 0 => self.check(entry),
             Some(_) | None => self.best(role),
         }
