@@ -4,7 +4,7 @@
 //! else. The buffer holds seconds, so that a card that stalls while syncing costs no sound.
 
 use alsa::pcm::{Access, Format, HwParams, PCM, State};
-use alsa::{Direction, ValueOr};
+use alsa::{Direction, Output, ValueOr};
 
 use super::{Microphone, MicrophoneError};
 use crate::audio::SAMPLE_RATE_HZ;
@@ -26,6 +26,8 @@ impl AlsaMicrophone {
     pub fn open(device: &str) -> Result<Self, MicrophoneError> {
         let unavailable =
             |e: alsa::Error| MicrophoneError::Unavailable { device: device.to_owned(), problem: e.to_string() };
+        // The library writes to standard error what its error says anyway. From here on this thread keeps that to itself.
+        Output::local_error_handler().map_err(unavailable)?;
         let pcm = PCM::new(device, Direction::Capture, false).map_err(unavailable)?;
         configure(&pcm).map_err(unavailable)?;
         let rate = pcm.hw_params_current().and_then(|p| p.get_rate()).map_err(unavailable)?;
