@@ -5,6 +5,12 @@ run_tests() {
     local extra=() failed=() table=()
     case ${1-} in
     --full) extra=(--include-ignored) ;;
+    --seed)
+        [ $# = 2 ] || wrong_usage "--seed needs a number"
+        source tests/dev/sim.sh
+        one_seed "$2"
+        return
+        ;;
     '') ;;
     *) wrong_usage "test has no option '$1'" ;;
     esac
@@ -18,6 +24,7 @@ run_tests() {
     part "lints" lints
     part "shell scripts" shellcheck --external-sources --check-sourced dev .ci/run
     part "systemd units" check_units
+    part "planted bugs fit the code" python3 tests/tools/mutate.py --check
     part "tests without devices or engines" cargo test --release --locked --workspace --no-default-features --lib --bins --tests
 
     say "-- parts so far"

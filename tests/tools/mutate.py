@@ -8,14 +8,12 @@
 import argparse
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
+import tomllib
 
-try:
-    import tomllib
-except ModuleNotFoundError:
-    from pip._vendor import tomli as tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIST = ROOT / "tests/mutations.toml"
@@ -112,15 +110,23 @@ def judge(mutation, tree, target):
     return went.returncode != 0, "its test fails" if went.returncode != 0 else "its test passes"
 
 
+def copy(tree):
+    """Brings the copy up to date; what has not changed keeps its date, so that it is not built again."""
+    listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
+    for name in listed.stdout.decode().split("\0"):
+        source, there = ROOT / name, tree / name
+        if name and source.is_file() and (not there.exists() or there.read_bytes() != source.read_bytes()):
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, there)
+
+
 def plant(names, target):
     tree = target / "tree"
     chosen = [m for m in mutations() if not names or m["name"] in names]
     unknown = set(names) - {m["name"] for m in chosen}
     if unknown:
         sys.exit(f"there is no mutation called {', '.join(sorted(unknown))}")
-    tree.mkdir(parents=True, exist_ok=True)
-    listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
-    subprocess.run(["rsync", "-a", "--from0", "--files-from=-", f"{ROOT}/", f"{tree}/"], input=listed.stdout, check=True)
+    copy(tree)
     survived = []
     for mutation in chosen:
         began = time.monotonic()
