@@ -8,3 +8,4 @@ mod interruptions;
 mod matrix;
 mod process;
 mod restart;
+mod surfaces;

@@ -73,6 +73,18 @@ pub fn watch_for<T>(what: &str, interval: Duration, mut ready: impl FnMut() -> O
     }
 }
 
+/// Whether something becomes true within `patience`.
+pub fn try_for(patience: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let begun = now();
+    while now().saturating_sub(begun) < patience {
+        if holds() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    false
+}
+
 /// Monotonic time.
 #[must_use]
 pub fn now() -> Duration {
@@ -268,7 +280,12 @@ pub fn engine_of(parent: u32, kind: &str) -> Option<(rustix::process::Pid, Durat
 }
 
 /// Asks a server on a stream: the status and the answer, if both come.
-fn request(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
+fn request(stream: impl Read + Write, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
+    let (status, body) = exchange(stream, method, path, body)?;
+    Some((status, serde_json::from_str(&body).unwrap_or_default()))
+}
+
+fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
     let length = body.len();
     write!(
         stream,
@@ -279,7 +296,21 @@ fn request(mut stream: impl Read + Write, method: &str, path: &str, body: &str) 
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    Some((status, serde_json::from_str(body).unwrap_or_default()))
+    Some((status, body.to_owned()))
+}
+
+/// The page a server gives, as text.
+#[must_use]
+pub fn page(stream: impl Read + Write, path: &str) -> Option<String> {
+    exchange(stream, "GET", path, "").filter(|(status, _)| *status == 200).map(|(_, body)| body)
+}
+
+/// A page of the box in `root`, as text.
+#[must_use]
+pub fn box_page(root: &Path, path: &str) -> Option<String> {
+    let stream = UnixStream::connect(shared::paths::Root::new(root).find_control_socket()).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    page(stream, path)
 }
 
 /// What a server answers to a `GET` that it grants.

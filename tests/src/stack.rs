@@ -69,6 +69,12 @@ impl Stack {
         crate::get(TcpStream::connect(("127.0.0.1", self.http)).ok()?, path)
     }
 
+    /// A page of the clinic, as text.
+    #[must_use]
+    pub fn clinic_page(&self, path: &str) -> Option<String> {
+        crate::page(TcpStream::connect(("127.0.0.1", self.http)).ok()?, path)
+    }
+
     /// What the box answers on its control socket.
     #[must_use]
     pub fn box_says(&self, path: &str) -> Option<Value> {
