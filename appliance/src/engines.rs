@@ -25,10 +25,16 @@ pub struct Engines {
 }
 
 impl Engines {
-    /// Engines that run `program` (this one, if it can be found) on the models of `root`.
+    /// Engines that run this program (if it can be found) on the models of `root`.
     #[must_use]
     pub fn new(root: &Root, limits: Engine) -> Self {
         let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("roomscribe"));
+        Self::of(program, root, limits)
+    }
+
+    /// Engines that run `program`, which may be another than this one.
+    #[must_use]
+    pub fn of(program: PathBuf, root: &Root, limits: Engine) -> Self {
         let library = onnx_runtime(std::env::var_os("ROOMSCRIBE_ONNXRUNTIME").map(PathBuf::from), &program);
         Self { program, models: Arc::new(Models::new(root)), limits, library }
     }

@@ -4,6 +4,9 @@
 
 mod bad_input;
 mod end_to_end;
+mod engine_faults;
+mod engine_nonsense;
+mod engine_restarts;
 mod interruptions;
 mod matrix;
 mod process;

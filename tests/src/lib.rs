@@ -14,6 +14,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub mod broker;
+pub mod engine;
 pub mod microphone;
 pub mod sim;
 pub mod stack;
@@ -268,15 +269,50 @@ impl Drop for Running {
 /// The process that is `parent`'s engine of this kind, and how much processor time it has used.
 #[must_use]
 pub fn engine_of(parent: u32, kind: &str) -> Option<(rustix::process::Pid, Duration)> {
-    let processes = std::fs::read_dir("/proc").ok()?.flatten();
-    processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).find_map(|pid| {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        let is_it = fields[1] == parent.to_string() && arguments.split(|b| *b == 0).any(|a| a == kind.as_bytes());
-        let ticks: u64 = fields[11].parse().ok()?;
-        is_it.then(|| Some((rustix::process::Pid::from_raw(pid)?, Duration::from_millis(ticks * 10))))?
+    children_of(parent).into_iter().find_map(|(pid, stat)| {
+        let arguments = std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).ok()?;
+        arguments.split(|b| *b == 0).any(|a| a == kind.as_bytes()).then_some((pid, stat.used))
     })
+}
+
+/// What `/proc` says of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// `R`, `S`, `T` (stopped), `Z` (dead and not waited for), …
+    pub state: char,
+    /// Its parent.
+    pub parent: u32,
+    /// Its process group.
+    pub group: i32,
+    /// Processor time it has used itself.
+    pub used: Duration,
+}
+
+/// What `/proc` says of a process, if there is one.
+#[must_use]
+pub fn stat(pid: rustix::process::Pid) -> Option<Stat> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+    Some(Stat {
+        state: fields[0].chars().next()?,
+        parent: fields[1].parse().ok()?,
+        group: fields[2].parse().ok()?,
+        used: Duration::from_millis(fields[11].parse::<u64>().ok()? * 10),
+    })
+}
+
+/// Every process.
+#[must_use]
+pub fn processes() -> Vec<(rustix::process::Pid, Stat)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| rustix::process::Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    pids.filter_map(|pid| Some((pid, stat(pid)?))).collect()
+}
+
+/// Every child of a process, also those that are dead and not waited for.
+#[must_use]
+pub fn children_of(parent: u32) -> Vec<(rustix::process::Pid, Stat)> {
+    processes().into_iter().filter(|(_, stat)| stat.parent == parent).collect()
 }
 
 /// Asks a server on a stream: the status and the answer, if both come.

@@ -1,26 +1,33 @@
 //! The parent's end of an engine child: start it, ask it, and know how it died.
 //!
 //! A child stays warm between requests. Whatever goes wrong in a request ends the child, so that the next one
-//! begins with a fresh process; a dropped request does the same.
+//! begins with a fresh process; a dropped request does the same. A child that died between two requests is replaced.
 
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use shared::error::EngineFault;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child as Process, ChildStdin, ChildStdout, Command};
-use tracing::info;
+use tokio::process::{ChildStdin, ChildStdout};
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
 
-use super::protocol::{self, Reply, Request};
+use super::exchange::{exchange, receive};
+use super::process::{self, Gone, Process};
+use super::protocol::{self, HELLO, Nonsense, Reply, Request};
 
 /// How often a child's memory is looked at. It fills memory at well under 1 GiB a second on a board.
 const MEMORY_CHECK: Duration = Duration::from_millis(100);
-/// How long a child that closed its pipes may take to be gone before it is killed.
+/// What a child may reserve beyond the memory it may hold. whisper.cpp reserves half a GiB that it never touches,
+/// whatever the model. Between two looks, and while nobody looks, this is how far a child can overshoot.
+const RESERVED_BYTES: u64 = 1 << 30;
+/// How long a child that closed its pipes, or was killed, may take to be gone.
 const GRACE: Duration = Duration::from_secs(2);
+/// What a child reported that closed its pipes and lives on.
+pub const CLOSED_ITS_PIPES: &str = "the engine process closed its pipes";
 
 /// How to start a child, and its limits.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
     /// This program, or a test's.
     pub program: PathBuf,
@@ -44,30 +51,40 @@ struct Running {
 pub struct EngineChild {
     spec: Spec,
     running: Option<Running>,
+    /// The last process that was started. The next one begins when it is gone: two models may not fit.
+    last: Option<Gone>,
+    asked: u32,
 }
 
 enum Ended {
-    Io,
+    Pipe,
+    Nonsense(Nonsense),
     Memory,
     Deadline,
+}
+
+impl From<std::io::Error> for Ended {
+    fn from(why: std::io::Error) -> Self {
+        why.downcast().map_or(Self::Pipe, Self::Nonsense)
+    }
 }
 
 impl EngineChild {
     /// A child that starts when it is first asked.
     #[must_use]
     pub fn new(spec: Spec) -> Self {
-        Self { spec, running: None }
+        Self { spec, running: None, last: None, asked: 0 }
     }
 
     /// Its process id, while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
-        self.running.as_ref().and_then(|r| r.process.id())
+        self.running.as_ref().map(|r| r.process.pid().as_raw_nonzero().get().unsigned_abs())
     }
 
     /// Makes it start as `spec` says next time; a running child that was started otherwise is ended.
     pub fn configure(&mut self, spec: Spec) {
-        if spec.arguments != self.spec.arguments {
+        if spec != self.spec {
             self.running = None;
         }
         self.spec = spec;
@@ -83,77 +100,121 @@ impl EngineChild {
         binary: &[u8],
         deadline: Duration,
     ) -> Result<(Reply, Vec<u8>), EngineFault> {
-        let mut running = match self.running.take() {
+        self.asked = self.asked.checked_add(1).unwrap_or(HELLO + 1);
+        let number = self.asked;
+        let before = protocol::before_binary(number, request, binary);
+        let before = before.map_err(|_| reported("the request is too long for the engine process".into()))?;
+        let mut running = match self.still_running().await {
             Some(running) => running,
             None => self.start().await?,
         };
-        let message = protocol::encode(request, binary).map_err(|e| reported(&e))?;
-        let exchange = async {
-            running.input.write_all(&message).await?;
-            receive(&mut running.output).await
-        };
-        let pid = running.process.id();
-        match limited(exchange, pid, self.spec.memory_bytes, deadline).await {
-            Ok((Reply::Failed { code }, _)) => {
-                self.running = Some(running);
-                Err(EngineFault::Reported { code })
-            }
+        let Running { process, input, output } = &mut running;
+        let exchange = exchange(input, [&before, binary], output, number);
+        match limited(exchange, process, self.spec.memory_bytes, deadline).await {
+            Ok((Reply::Failed { code }, _)) => Err(reported(code)),
             Ok(answer) => {
                 self.running = Some(running);
                 Ok(answer)
             }
-            Err(ended) => Err(self.verdict(ended, running.process, deadline).await),
+            Err(ended) => Err(self.verdict(ended, process, deadline).await),
         }
     }
 
-    async fn start(&self) -> Result<Running, EngineFault> {
-        let unavailable = |problem: String| EngineFault::Unavailable { problem };
-        let mut process = Command::new(&self.spec.program)
-            .args(&self.spec.arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|e| unavailable(format!("the engine process cannot be started ({})", e.kind())))?;
-        let (Some(input), Some(mut output)) = (process.stdin.take(), process.stdout.take()) else {
-            return Err(unavailable("the engine process has no pipes".into()));
+    /// Ends a child that answered, but not what it was asked.
+    pub fn distrust(&mut self, why: &str) -> EngineFault {
+        self.running = None;
+        reported(why.into())
+    }
+
+    async fn still_running(&mut self) -> Option<Running> {
+        let running = self.running.take()?;
+        if !running.process.is_gone() {
+            return Some(running);
+        }
+        let how = running.process.gone().status().await.map(how_it_died);
+        let how = how.map_or_else(String::new, |fault| fault.explain());
+        warn!(error = how, "An engine died while it had nothing to do.");
+        None
+    }
+
+    async fn start(&mut self) -> Result<Running, EngineFault> {
+        if let Some(last) = &mut self.last {
+            // One that cannot even be killed holds a device that does not answer; it is not waited for any longer.
+            timeout(GRACE, last.status()).await.ok();
+        }
+        let (starting, gone) = process::start(self.command(), self.spec.memory_bytes.saturating_add(RESERVED_BYTES));
+        self.last = Some(gone);
+        let started = match timeout(self.spec.start_deadline, starting).await {
+            Ok(Ok(started)) => started.map_err(|why| cannot_start(&why))?,
+            Ok(Err(_)) => return Err(reported("the engine process has no thread to wait for it".into())),
+            Err(_) => return Err(late(self.spec.start_deadline)),
         };
-        let (pid, limit) = (process.id(), self.spec.memory_bytes);
-        match limited(receive(&mut output), pid, limit, self.spec.start_deadline).await {
+        let process = started.process;
+        let pipes = started.input.map(ChildStdin::from_std).zip(started.output.map(ChildStdout::from_std));
+        let Some((Ok(input), Ok(mut output))) = pipes else {
+            return Err(reported("the engine process has no pipes".into()));
+        };
+        let hello = receive(&mut output, HELLO);
+        match limited(hello, &process, self.spec.memory_bytes, self.spec.start_deadline).await {
             Ok((Reply::Ready, _)) => {
-                info!(engine = self.spec.arguments.get(1).map_or("", String::as_str), pid, "Engine started.");
+                let engine = self.spec.arguments.get(1).map_or("", String::as_str);
+                info!(engine, pid = process.pid().as_raw_nonzero(), "Engine started.");
                 Ok(Running { process, input, output })
             }
-            Ok((Reply::Failed { code }, _)) => Err(unavailable(code)),
-            Ok(_) => Err(unavailable("the engine process does not speak this protocol".into())),
-            Err(ended) => Err(self.verdict(ended, process, self.spec.start_deadline).await),
+            Ok((Reply::Failed { code }, _)) => Err(EngineFault::Unavailable { problem: code }),
+            Ok((Reply::Phrases(_) | Reply::Probabilities | Reply::Vectors { .. }, _)) => {
+                Err(nonsense(Nonsense::OtherRequest))
+            }
+            Err(ended) => Err(self.verdict(ended, &process, self.spec.start_deadline).await),
         }
     }
 
-    async fn verdict(&self, ended: Ended, mut process: Process, deadline: Duration) -> EngineFault {
-        match ended {
-            Ended::Memory => {
-                drop(process.kill().await);
-                EngineFault::OutOfMemory { limit_bytes: self.spec.memory_bytes }
-            }
-            Ended::Deadline => {
-                drop(process.kill().await);
-                EngineFault::DeadlineExceeded { limit_ms: deadline.as_millis().try_into().unwrap_or(u64::MAX) }
-            }
-            Ended::Io => match tokio::time::timeout(GRACE, process.wait()).await {
-                Ok(Ok(status)) => how_it_died(status),
-                Ok(Err(_)) | Err(_) => {
-                    drop(process.kill().await);
-                    EngineFault::Reported { code: "the engine process closed its pipes".into() }
-                }
+    fn command(&self) -> Command {
+        use std::os::unix::process::CommandExt as _;
+        let mut command = Command::new(&self.spec.program);
+        command.args(&self.spec.arguments).process_group(0);
+        // ggml would start a debugger on itself before it aborts, which takes seconds and prints what is in memory.
+        command.env("GGML_NO_BACKTRACE", "1");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    }
+
+    async fn verdict(&self, ended: Ended, process: &Process, deadline: Duration) -> EngineFault {
+        let mut gone = process.gone();
+        let how = match ended {
+            Ended::Memory => EngineFault::OutOfMemory { limit_bytes: self.spec.memory_bytes },
+            Ended::Deadline => late(deadline),
+            Ended::Nonsense(what) => nonsense(what),
+            Ended::Pipe => match timeout(GRACE, gone.status()).await {
+                Ok(Some(status)) => how_it_died(status),
+                Ok(None) | Err(_) => reported(CLOSED_ITS_PIPES.into()),
             },
-        }
+        };
+        process.kill();
+        timeout(GRACE, gone.status()).await.ok();
+        how
     }
 }
 
-fn reported(error: &std::io::Error) -> EngineFault {
-    EngineFault::Reported { code: error.kind().to_string() }
+fn reported(code: String) -> EngineFault {
+    EngineFault::Reported { code }
+}
+
+fn nonsense(what: Nonsense) -> EngineFault {
+    reported(what.to_string())
+}
+
+fn late(limit: Duration) -> EngineFault {
+    EngineFault::DeadlineExceeded { limit_ms: limit.as_millis().try_into().unwrap_or(u64::MAX) }
+}
+
+/// A program that is not there stays away; a shortage of processes or memory passes.
+fn cannot_start(why: &std::io::Error) -> EngineFault {
+    let problem = format!("the engine process cannot be started ({})", why.kind());
+    match why.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::PermissionDenied => EngineFault::Unavailable { problem },
+        _ => reported(problem),
+    }
 }
 
 fn how_it_died(status: ExitStatus) -> EngineFault {
@@ -164,45 +225,38 @@ fn how_it_died(status: ExitStatus) -> EngineFault {
     }
 }
 
-async fn receive(from: &mut ChildStdout) -> std::io::Result<(Reply, Vec<u8>)> {
-    let mut head = [0; 8];
-    from.read_exact(&mut head).await?;
-    let (json, binary) = protocol::lengths(head)?;
-    let (mut json, mut binary) = (vec![0; json], vec![0; binary]);
-    from.read_exact(&mut json).await?;
-    from.read_exact(&mut binary).await?;
-    Ok((serde_json::from_slice(&json)?, binary))
-}
-
-/// Waits for `exchange` while the child keeps its limits.
+/// Waits for `exchange` while the child keeps its limits. A child that dies may still have answered in full.
 async fn limited<T>(
     exchange: impl Future<Output = std::io::Result<T>>,
-    pid: Option<u32>,
+    process: &Process,
     memory_bytes: u64,
     deadline: Duration,
 ) -> Result<T, Ended> {
+    let is_over = || most_resident_bytes(process).is_some_and(|bytes| bytes > memory_bytes);
     let over = async {
-        loop {
-            tokio::time::sleep(MEMORY_CHECK).await;
-            if pid.and_then(resident_bytes).is_some_and(|bytes| bytes > memory_bytes) {
-                return;
-            }
+        while !is_over() {
+            sleep(MEMORY_CHECK).await;
         }
     };
-    tokio::select! {
-        answer = tokio::time::timeout(deadline, exchange) => match answer {
-            Ok(answer) => answer.map_err(|_| Ended::Io),
-            Err(_) => Err(Ended::Deadline),
-        },
-        () = over => Err(Ended::Memory),
-    }
+    let mut gone = process.gone();
+    let dead = async {
+        gone.status().await;
+        sleep(GRACE).await;
+    };
+    let answer = tokio::select! {
+        answer = timeout(deadline, exchange) => answer.map_err(|_| Ended::Deadline)?,
+        () = over => return Err(Ended::Memory),
+        () = dead => return Err(Ended::Pipe),
+    };
+    // The verdict does not hang on when it was looked at.
+    if is_over() { Err(Ended::Memory) } else { Ok(answer?) }
 }
 
-/// Resident memory of a process, from `/proc/PID/statm`.
-fn resident_bytes(pid: u32) -> Option<u64> {
-    let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
-    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
+/// The most resident memory a process has ever held, from `/proc/PID/status`.
+fn most_resident_bytes(process: &Process) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid().as_raw_nonzero())).ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix("kB")?;
+    kib.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -211,7 +265,7 @@ mod tests {
 
     /// A child made of a shell script: what it does after `ready` is the test's.
     fn shell(script: &str) -> EngineChild {
-        let hello = protocol::encode(&Reply::Ready, &[]).unwrap();
+        let hello = protocol::before_binary(HELLO, &Reply::Ready, &[]).unwrap();
         let octal: String = hello.iter().map(|b| format!("\\{b:03o}")).collect();
         EngineChild::new(Spec {
             program: "/bin/sh".into(),

@@ -2,7 +2,9 @@
 //! that without hurting the recording. The parent holds deadline, memory limit and the verdict on how it died.
 
 pub mod child;
+mod exchange;
 pub mod phrases;
+mod process;
 pub mod protocol;
 pub mod serve;
 pub mod transcriber;

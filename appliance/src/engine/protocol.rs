@@ -1,7 +1,8 @@
 //! What parent and engine child say to each other over the child's standard input and output.
 //!
-//! A message is the length of a JSON part (u32), the length of a binary part (u32), then both; little-endian.
-//! The child says `Ready` or `Failed` once it has loaded its model, then answers each request with one reply.
+//! A message is its number, the length of a JSON part and the length of a binary part (each u32), then both parts;
+//! little-endian. The child says `Ready` or `Failed` once it has loaded its model, as number [`HELLO`], then answers
+//! each request with one reply of the request's number.
 
 use std::io::{self, Read, Write};
 use std::ops::Range;
@@ -11,6 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Phrase;
 
+/// The number of what the child says before it is asked.
+pub const HELLO: u32 = 0;
+/// Number and lengths.
+pub const HEAD_BYTES: usize = 12;
 /// Samples of one frame of the voice activity detector (Silero at 16 kHz): 32 ms.
 pub const VAD_FRAME: usize = 512;
 /// The longest JSON part: a window's words take some tens of KiB.
@@ -55,55 +60,96 @@ pub enum Reply {
     },
 }
 
+/// What the bytes on a pipe can be instead of a message. Nothing of them is repeated: they may be what was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Nonsense {
+    /// Announced, or about to be sent.
+    #[error("the engine process broke the protocol: a message too long")]
+    TooLong,
+    /// Not JSON, or not a message.
+    #[error("the engine process broke the protocol: a message that cannot be read")]
+    Unreadable,
+    /// The number or the kind of another.
+    #[error("the engine process broke the protocol: an answer to something else")]
+    OtherRequest,
+    /// Bytes after the answer.
+    #[error("the engine process broke the protocol: more than it was asked")]
+    Unasked,
+}
+
+impl From<Nonsense> for io::Error {
+    fn from(what: Nonsense) -> Self {
+        Self::new(io::ErrorKind::InvalidData, what)
+    }
+}
+
+/// The head of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Of the request, and of its answer.
+    pub number: u32,
+    /// Bytes of the JSON part.
+    pub json: usize,
+    /// Bytes of the binary part.
+    pub binary: usize,
+}
+
 /// Writes one message.
 ///
 /// # Errors
 /// Whatever the pipe says.
-pub fn write(to: &mut impl Write, message: &impl Serialize, binary: &[u8]) -> io::Result<()> {
-    to.write_all(&encode(message, binary)?)?;
+pub fn write(to: &mut impl Write, number: u32, message: &impl Serialize, binary: &[u8]) -> io::Result<()> {
+    to.write_all(&before_binary(number, message, binary)?)?;
+    to.write_all(binary)?;
     to.flush()
 }
 
-/// One message as bytes.
+/// What goes before the binary part, which is large and need not be copied.
 ///
 /// # Errors
 /// If it is longer than a message may be.
-pub fn encode(message: &impl Serialize, binary: &[u8]) -> io::Result<Vec<u8>> {
+pub fn before_binary(number: u32, message: &impl Serialize, binary: &[u8]) -> io::Result<Vec<u8>> {
     let json = serde_json::to_vec(message)?;
     if json.len() > MAX_JSON_BYTES || binary.len() > MAX_BINARY_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"));
+        return Err(Nonsense::TooLong.into());
     }
-    let mut bytes = (json.len() as u32).to_le_bytes().to_vec();
+    let mut bytes = number.to_le_bytes().to_vec();
+    bytes.extend((json.len() as u32).to_le_bytes());
     bytes.extend((binary.len() as u32).to_le_bytes());
     bytes.extend(json);
-    bytes.extend_from_slice(binary);
     Ok(bytes)
 }
 
-/// The lengths of both parts, from the first eight bytes.
+/// The head, from its bytes.
 ///
 /// # Errors
-/// `InvalidData` if either is longer than it may be.
-pub fn lengths(head: [u8; 8]) -> io::Result<(usize, usize)> {
-    let length = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| head[at + i])) as usize;
-    if length(0) > MAX_JSON_BYTES || length(4) > MAX_BINARY_BYTES {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the message is too long"));
-    }
-    Ok((length(0), length(4)))
+/// [`Nonsense::TooLong`] if either part is longer than it may be.
+pub fn head(bytes: [u8; HEAD_BYTES]) -> Result<Head, Nonsense> {
+    let field = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
+    let head = Head { number: field(0), json: field(4) as usize, binary: field(8) as usize };
+    if head.json > MAX_JSON_BYTES || head.binary > MAX_BINARY_BYTES { Err(Nonsense::TooLong) } else { Ok(head) }
 }
 
-/// Reads one message.
+/// The JSON part.
+///
+/// # Errors
+/// [`Nonsense::Unreadable`] if it is none.
+pub fn decode<T: DeserializeOwned>(json: &[u8]) -> Result<T, Nonsense> {
+    serde_json::from_slice(json).map_err(|_| Nonsense::Unreadable)
+}
+
+/// Reads one message: its number and both parts.
 ///
 /// # Errors
 /// Whatever the pipe says; `UnexpectedEof` when the other side is gone.
-pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<(T, Vec<u8>)> {
-    let mut head = [0; 8];
-    from.read_exact(&mut head)?;
-    let (json, binary) = lengths(head)?;
-    let (mut json, mut binary) = (vec![0; json], vec![0; binary]);
+pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<(u32, T, Vec<u8>)> {
+    let mut bytes = [0; HEAD_BYTES];
+    from.read_exact(&mut bytes)?;
+    let head = head(bytes)?;
+    let (mut json, mut binary) = (vec![0; head.json], vec![0; head.binary]);
     from.read_exact(&mut json)?;
     from.read_exact(&mut binary)?;
-    Ok((serde_json::from_slice(&json)?, binary))
+    Ok((head.number, decode(&json)?, binary))
 }
 
 /// 32-bit floats as bytes.
@@ -125,16 +171,25 @@ mod tests {
     #[test]
     fn a_message_comes_back_as_it_was_sent() {
         let mut pipe = Vec::new();
-        write(&mut pipe, &Request::Embed { pieces: vec![3..9, 9..12] }, &float_bytes(&[0.5, -1.0])).unwrap();
-        let (request, binary) = read::<Request>(&mut pipe.as_slice()).unwrap();
+        write(&mut pipe, 7, &Request::Embed { pieces: vec![3..9, 9..12] }, &float_bytes(&[0.5, -1.0])).unwrap();
+        let (number, request, binary) = read::<Request>(&mut pipe.as_slice()).unwrap();
         assert!(matches!(request, Request::Embed { pieces } if pieces == [3..9, 9..12]));
-        assert_eq!(floats(&binary), [0.5, -1.0]);
+        assert_eq!((number, floats(&binary)), (7, vec![0.5, -1.0]));
     }
 
     #[test]
-    fn a_child_that_writes_nonsense_is_an_error_and_no_allocation() {
-        let nonsense = [0xff; 64];
-        assert_eq!(read::<Reply>(&mut nonsense.as_slice()).unwrap_err().kind(), io::ErrorKind::InvalidData);
-        assert_eq!(read::<Reply>(&mut [1, 0].as_slice()).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    fn bytes_that_are_no_message_are_an_error_and_no_allocation() {
+        let what = |bytes: &[u8]| read::<Reply>(&mut &*bytes).unwrap_err();
+        assert_eq!(what(&[0xff; 64]).downcast::<Nonsense>().unwrap(), Nonsense::TooLong);
+        let unreadable = [&[0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0][..], b"{]"].concat();
+        assert_eq!(what(&unreadable).downcast::<Nonsense>().unwrap(), Nonsense::Unreadable);
+        assert_eq!(what(&[1, 0]).kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn an_error_never_repeats_what_was_on_the_pipe() {
+        let said = br#"{"phrases":"something that was said"}"#;
+        assert_eq!(decode::<Reply>(said).unwrap_err(), Nonsense::Unreadable);
+        assert!(!Nonsense::Unreadable.to_string().contains("said"));
     }
 }

@@ -1,11 +1,15 @@
 //! The child's end: load a model, say so, answer until the parent closes the pipe.
 //!
 //! The child dies with its parent, is the first to go when memory runs short, and yields the processor to capture.
+//! The pipe to the parent is its alone: what a library prints goes nowhere, and no core dump holds what was said.
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
-use super::protocol::{self, Reply, Request};
+use rustix::process::{Resource, Rlimit, Signal};
+
+use super::protocol::{self, HELLO, Reply, Request};
 
 /// What a child is started to be.
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -50,26 +54,34 @@ trait Engine {
 /// # Errors
 /// Whatever the pipes say, other than that they are closed.
 pub fn serve(command: EngineCommand) -> io::Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     // Neither is a reason not to work: without them the kernel only chooses less well.
     std::fs::write("/proc/self/oom_score_adj", "800").ok();
     rustix::process::nice(10).ok();
-    let (mut input, mut output) = (io::stdin().lock(), io::stdout().lock());
+    let (mut input, mut output) = (io::stdin().lock(), take_output()?);
     let mut engine = match load(command) {
         Ok(engine) => engine,
-        Err(code) => return protocol::write(&mut output, &Reply::Failed { code }, &[]),
+        Err(code) => return protocol::write(&mut output, HELLO, &Reply::Failed { code }, &[]),
     };
-    protocol::write(&mut output, &Reply::Ready, &[])?;
+    protocol::write(&mut output, HELLO, &Reply::Ready, &[])?;
     loop {
-        let (request, binary) = match protocol::read::<Request>(&mut input) {
+        let (number, request, binary) = match protocol::read::<Request>(&mut input) {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             message => message?,
         };
         match engine.answer(request, &crate::audio::from_bytes(&binary)) {
-            Ok((reply, binary)) => protocol::write(&mut output, &reply, &binary)?,
-            Err(code) => protocol::write(&mut output, &Reply::Failed { code }, &[])?,
+            Ok((reply, binary)) => protocol::write(&mut output, number, &reply, &binary)?,
+            Err(code) => protocol::write(&mut output, number, &Reply::Failed { code }, &[])?,
         }
     }
+}
+
+/// Moves standard output to where only this file writes.
+fn take_output() -> io::Result<File> {
+    let pipe = rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3)?;
+    rustix::stdio::dup2_stdout(File::options().write(true).open("/dev/null")?)?;
+    Ok(File::from(pipe))
 }
 
 fn load(command: EngineCommand) -> Result<Box<dyn Engine>, String> {

@@ -38,7 +38,7 @@ impl Transcriber for ChildTranscriber {
         let deadline: Duration = self.engines.deadline(pcm.len());
         match child.ask(&Request::Transcribe, &crate::audio::to_bytes(pcm), deadline).await? {
             (Reply::Phrases(phrases), _) => Ok(Heard { model: model.entry.id.clone(), phrases }),
-            _ => Err(EngineFault::Reported { code: "the transcriber answered something else".into() }),
+            _ => Err(child.distrust("the transcriber answered something else")),
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 
 use super::Voices;
 use super::child::EngineChild;
-use super::protocol::{Reply, Request, floats};
+use super::protocol::{Reply, Request, VAD_FRAME, floats};
 use crate::audio::to_bytes;
 use crate::engines::Engines;
 use crate::models::Role;
@@ -29,7 +29,13 @@ impl ChildVoices {
         Self { engines, child: Arc::default() }
     }
 
-    async fn ask(&self, request: Request, pcm: &[i16]) -> Result<(Reply, Vec<u8>), EngineFault> {
+    /// Asks, and reads the answer while the child is still this request's own.
+    async fn ask<T>(
+        &self,
+        request: Request,
+        pcm: &[i16],
+        read: impl FnOnce(&Reply, &[f32]) -> Option<T>,
+    ) -> Result<T, EngineFault> {
         let vad = self.engines.model(Role::Vad, 0).await?;
         let voice = match (&request, self.engines.model(Role::Voice, 0).await) {
             (_, Ok(voice)) => Some(voice),
@@ -41,12 +47,21 @@ impl ChildVoices {
         let mut child = self.child.lock().await;
         let child = child.get_or_insert_with(|| EngineChild::new(spec.clone()));
         child.configure(spec);
-        child.ask(&request, &to_bytes(pcm), self.engines.deadline(pcm.len())).await
+        let (reply, binary) = child.ask(&request, &to_bytes(pcm), self.engines.deadline(pcm.len())).await?;
+        read(&reply, &floats(&binary)).ok_or_else(|| child.distrust("the voice engine answered something else"))
     }
 }
 
-fn unexpected() -> EngineFault {
-    EngineFault::Reported { code: "the voice engine answered something else".into() }
+/// One probability a frame.
+fn probabilities(reply: &Reply, floats: &[f32], frames: usize) -> Option<Vec<f32>> {
+    (matches!(reply, Reply::Probabilities) && floats.len() == frames).then(|| floats.to_vec())
+}
+
+/// One vector a piece.
+fn vectors(reply: &Reply, floats: &[f32], pieces: usize) -> Option<Vec<Vec<f32>>> {
+    let &Reply::Vectors { dimension } = reply else { return None };
+    let fits = dimension > 0 && dimension.checked_mul(pieces) == Some(floats.len());
+    fits.then(|| floats.chunks_exact(dimension).map(<[f32]>::to_vec).collect())
 }
 
 impl Voices for ChildVoices {
@@ -55,22 +70,31 @@ impl Voices for ChildVoices {
     }
 
     async fn speech(&mut self, pcm: &[i16]) -> Result<Vec<f32>, EngineFault> {
-        match self.ask(Request::Speech, pcm).await? {
-            (Reply::Probabilities, binary) => Ok(floats(&binary)),
-            _ => Err(unexpected()),
-        }
+        let frames = pcm.len().div_ceil(VAD_FRAME);
+        self.ask(Request::Speech, pcm, |reply, floats| probabilities(reply, floats, frames)).await
     }
 
     async fn embed(&mut self, pcm: &[i16], pieces: &[Range<usize>]) -> Result<Vec<Vec<f32>>, EngineFault> {
         if pieces.is_empty() {
             return Ok(Vec::new());
         }
-        match self.ask(Request::Embed { pieces: pieces.to_vec() }, pcm).await? {
-            (Reply::Vectors { dimension }, binary) if dimension > 0 => {
-                let vectors: Vec<Vec<f32>> = floats(&binary).chunks_exact(dimension).map(<[f32]>::to_vec).collect();
-                if vectors.len() == pieces.len() { Ok(vectors) } else { Err(unexpected()) }
-            }
-            _ => Err(unexpected()),
+        let request = Request::Embed { pieces: pieces.to_vec() };
+        self.ask(request, pcm, |reply, floats| vectors(reply, floats, pieces.len())).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_of_another_size_is_none() {
+        assert_eq!(probabilities(&Reply::Probabilities, &[0.5, 0.5], 2), Some(vec![0.5, 0.5]));
+        assert_eq!(probabilities(&Reply::Probabilities, &[0.5], 2), None);
+        assert_eq!(vectors(&Reply::Vectors { dimension: 2 }, &[1.0, 2.0], 1), Some(vec![vec![1.0, 2.0]]));
+        for (dimension, pieces) in [(0, 1), (1, 1), (2, 2), (usize::MAX, 2)] {
+            assert_eq!(vectors(&Reply::Vectors { dimension }, &[1.0, 2.0], pieces), None);
         }
+        assert_eq!(vectors(&Reply::Ready, &[], 1), None);
     }
 }
