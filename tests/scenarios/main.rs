@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a scenario that cannot go on has failed")]
 
 mod bad_input;
+mod dead_letters;
 mod doctor;
 mod end_to_end;
 mod interruptions;
