@@ -39,6 +39,12 @@ impl Engines {
         Self { program, models: Arc::new(Models::new(root)), limits, library }
     }
 
+    /// Whether the voice engine's library was found.
+    #[must_use]
+    pub fn has_onnx_runtime(&self) -> bool {
+        self.library.is_some()
+    }
+
     /// The models of this box.
     #[must_use]
     pub fn models(&self) -> Arc<Models> {

@@ -9,6 +9,7 @@ pub mod control;
 pub mod daemon;
 pub mod decode;
 pub mod diarize;
+pub mod doctor;
 pub mod engine;
 pub mod engines;
 pub mod export;

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a scenario that cannot go on has failed")]
 
 mod bad_input;
+mod dead_letters;
+mod doctor;
 mod end_to_end;
 mod engine_faults;
 mod engine_nonsense;

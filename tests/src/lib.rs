@@ -15,6 +15,7 @@ use serde_json::Value;
 
 pub mod broker;
 pub mod engine;
+pub mod faults;
 pub mod microphone;
 pub mod sim;
 pub mod stack;
@@ -118,12 +119,20 @@ impl TestBox {
     #[must_use]
     pub fn new() -> Self {
         let made = Self::bare();
+        made.fetch_models();
+        made
+    }
+
+    /// Fetches the demo models, where they are not there or not sound.
+    ///
+    /// # Panics
+    /// If a model cannot be had.
+    pub fn fetch_models(&self) {
         let fetched = std::env::var_os("ROOMSCRIBE_TEST_MODELS");
         let fetched = fetched.map_or_else(|| repository().join("target/models"), PathBuf::from);
         let (fixtures, fetched) = (fixture("models").display().to_string(), fetched.display().to_string());
-        let got = made.run(&["models", "fetch", "--from", &fixtures, "--from", &fetched]);
+        let got = self.run(&["models", "fetch", "--from", &fixtures, "--from", &fetched]);
         assert!(got.status.success(), "run ./dev setup first: {}", String::from_utf8_lossy(&got.stderr));
-        made
     }
 
     /// Sets a variable for every program of this box.

@@ -1,6 +1,7 @@
 //! The field commands. With a daemon they speak to its socket; some also work on a root without one.
 
 mod client;
+mod doctor;
 mod models;
 mod process;
 mod queue;
@@ -75,6 +76,9 @@ enum Command {
     /// Show what the box is doing.
     #[command(after_help = "Example: roomscribe status")]
     Status,
+    /// Say what is wrong with the box, why, and what to type about it.
+    #[command(after_help = "Example: roomscribe doctor --json\n\nEnds with 0 if nothing is wrong, else with 5.")]
+    Doctor,
     /// Start a session.
     #[command(after_help = "Example: roomscribe start --consent verbal --by therapist")]
     Start {
@@ -244,6 +248,7 @@ fn dispatch(command: Command, common: &Common) -> Answer {
         }),
         Command::Process { files } => local(process::process(root, files)),
         Command::Status => local(show::status(root, common.json)),
+        Command::Doctor => local(doctor::doctor(root, common.json)),
         Command::Start { consent, by } => local(show::start(root, consent, by, common.json)),
         Command::Stop { session } => local(show::stop(root, session, common.json)),
         Command::Sessions { session } => local(show::sessions(root, session, common.json)),

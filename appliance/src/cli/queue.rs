@@ -8,7 +8,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use shared::clock::{Clock as _, SystemClock, WallTime};
 use shared::paths::Root;
-use shared::store::QueueError;
+use shared::store::{Dropped, QueueError, Store};
 
 use super::{Answer, Failed, client, code, say};
 use crate::queue;
@@ -112,7 +112,8 @@ fn offline(root: &Root, action: &QueueAction) -> Result<Value, Failed> {
             queue::show(&store, session).map_err(because)
         }
         QueueAction::Drop { session, .. } => {
-            queue::drop_session(&store, session, now()).map_err(|why| failed(&why))?;
+            let dropped = queue::drop_session(&store, session, now()).map_err(|why| failed(&why))?;
+            destroy_audio(root, &store, session, dropped)?;
             queue::show(&store, session).map_err(because)
         }
         QueueAction::Check => Ok(json!({ "damage": store.check().map_err(because)? })),
@@ -120,11 +121,30 @@ fn offline(root: &Root, action: &QueueAction) -> Result<Value, Failed> {
     }
 }
 
+/// Where no daemon does it. A session that was to be processed keeps its audio until one has concluded it.
+fn destroy_audio(root: &Root, store: &Store, session: &str, dropped: Dropped) -> Result<(), Failed> {
+    match dropped {
+        Dropped::Queued => return Ok(()),
+        Dropped::DeadLetter => {}
+    }
+    match std::fs::remove_file(root.spool().join(format!("{session}.rspool"))) {
+        Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
+            let message = format!("the session is dropped, but its audio cannot be removed: {why}");
+            return Err(Failed::new(code::FAILED, message));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    store.audio_destroyed(session, now()).map_err(|why| Failed::because(&why))
+}
+
 fn describe(action: &QueueAction, answer: &Value) -> String {
     match action {
         QueueAction::List => table(answer),
         QueueAction::Show { .. } => serde_json::to_string_pretty(answer).unwrap_or_default(),
         QueueAction::Retry { session } => format!("Session {session} is tried again: {}.", text(answer, "status")),
+        QueueAction::Drop { session, .. } if answer["audio_kept"] == true => {
+            format!("Session {session} is dropped; the box destroys its audio when it no longer works on it.")
+        }
         QueueAction::Drop { session, .. } => format!("Session {session} is dropped; its audio is destroyed."),
         QueueAction::Check => damage(answer, "damage", "Everything stored can be read."),
         QueueAction::Repair => damage(answer, "mended", "There was nothing to repair."),
