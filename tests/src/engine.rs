@@ -47,7 +47,7 @@ impl Work {
     /// If a model or ONNX Runtime is missing.
     pub async fn spec(self, room: &TestBox) -> Spec {
         let engines = Engines::of(crate::program("roomscribe"), &Root::new(room.root()), Engine::default());
-        let model = async |role| engines.model(role).await.expect("the demo models are there");
+        let model = async |role| engines.model(role, 0).await.expect("the demo models are there");
         match self {
             Self::Transcribe => engines.transcriber_spec(&model(Role::Transcriber).await),
             Self::Speech | Self::Embed => {
