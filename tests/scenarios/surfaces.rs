@@ -50,7 +50,7 @@ fn logged(stack: &Stack) -> Option<Seen> {
         let message = event["message"].as_str().unwrap_or_default();
         event["service_name"] == "transcription" && message.starts_with("Circuit breaker ")
     };
-    let last = events.filter(is_move).last()?;
+    let last = events.filter(is_move).next_back()?;
     seen(&last["circuit_breaker_state"], &last["failure_count"])
 }
 
