@@ -6,6 +6,7 @@ mod bad_input;
 mod dead_letters;
 mod doctor;
 mod end_to_end;
+mod health;
 mod interruptions;
 mod matrix;
 mod process;
