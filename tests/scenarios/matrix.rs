@@ -3,16 +3,8 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tests::faults::{VOICE, WHISPER};
 use tests::{TestBox, assert_fits_schema, conversation, engine_of, wait_for, watch_for};
-
-const WHISPER: &str = "demo-whisper-q8_0.bin";
-const VOICE: &str = "demo-voice.onnx";
-
-fn truncate(room: &TestBox, file: &str) {
-    let path = room.model(file);
-    let length = path.metadata().unwrap().len();
-    std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length / 2).unwrap();
-}
 
 fn chain(record: &Value) -> String {
     record["error"]["chain"].as_array().unwrap().iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n")
@@ -31,7 +23,7 @@ fn both_tasks_go_well_and_the_transcript_has_speakers() {
 #[test]
 fn a_missing_voice_model_costs_the_speakers_and_nothing_else() {
     let room = TestBox::new();
-    std::fs::remove_file(room.model(VOICE)).unwrap();
+    room.remove_model(VOICE);
     let done = room.process(&conversation(room.root()));
     assert_eq!(done.code, Some(0), "{}", done.said);
     assert_eq!((&done.record["status"], &done.record["diarization_status"]), (&"done".into(), &"failed".into()));
@@ -45,7 +37,7 @@ fn a_missing_voice_model_costs_the_speakers_and_nothing_else() {
 #[test]
 fn a_truncated_whisper_model_fails_the_session_and_says_which_file_and_how_to_fetch_it() {
     let room = TestBox::new();
-    truncate(&room, WHISPER);
+    room.truncate(WHISPER);
     let done = room.process(&conversation(room.root()));
     assert_eq!(done.code, Some(3), "{}", done.said);
     assert_eq!(
@@ -63,8 +55,8 @@ fn a_truncated_whisper_model_fails_the_session_and_says_which_file_and_how_to_fe
 #[test]
 fn with_both_models_gone_both_causes_are_stored() {
     let room = TestBox::new();
-    truncate(&room, WHISPER);
-    std::fs::remove_file(room.model(VOICE)).unwrap();
+    room.truncate(WHISPER);
+    room.remove_model(VOICE);
     let done = room.process(&conversation(room.root()));
     assert_eq!(done.code, Some(4), "{}", done.said);
     assert_eq!(done.record["error"]["type"], "ParallelProcessingError");
@@ -117,10 +109,14 @@ fn a_voice_engine_killed_in_mid_window_is_retried_and_recovers() {
 #[test]
 fn a_breaker_opened_by_real_failures_refuses_the_next_file_and_is_still_open_in_the_next_process() {
     let room = TestBox::new().with("TRANSCRIPTION_CIRCUIT_FAILURE_THRESHOLD", "2");
-    truncate(&room, WHISPER);
+    // No engine fits into this, so that every call fails; a damaged model would open the breaker at the first.
+    room.set("[engine]\ntranscriber_memory_mib = 1");
     let wav = conversation(room.root());
-    assert_eq!(room.process(&wav).code, Some(3));
-    assert_eq!(room.process(&wav).code, Some(3));
+    for _ in 0..2 {
+        let failed = room.process(&wav);
+        assert_eq!(failed.code, Some(3), "{}", failed.said);
+        assert_eq!(failed.record["error_message"], "Transcription failed: The engine ran out of memory");
+    }
     let refused = room.process(&wav);
     assert_eq!(refused.code, Some(75), "{}", refused.said);
     let daemon = room.start_daemon();

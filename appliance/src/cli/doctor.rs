@@ -83,7 +83,11 @@ fn as_text(found: &[Finding], shell: Shell<'_>) -> String {
 }
 
 fn figure(name: &str, value: &Value) -> Vec<String> {
-    let head = format!("    {}: ", name.replace('_', " "));
+    let named = match name.strip_suffix("_s") {
+        Some(name) => format!("{name} (s)"),
+        None => name.to_owned(),
+    };
+    let head = format!("    {}: ", named.replace('_', " "));
     match value {
         Value::Null => Vec::new(),
         Value::String(text) => wrapped(text, &head, "      "),

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use shared::ailment::Ailment;
 use shared::alert::Alert;
-use shared::breaker::Service;
+use shared::breaker::{Service, StateName};
 use shared::guard::View;
 use shared::store::{Damage, FailureCount, Rate};
 use shared::task::Task;
@@ -101,6 +101,8 @@ pub enum Finding {
     BreakerOpen(OpenBreaker),
     /// A breaker has let nothing through for long, or a person holds it open: the guide's first section.
     BreakerStuckOpen(OpenBreaker),
+    /// A breaker that a health check had opened lets calls try again.
+    BreakerRecovering(OpenBreaker),
     /// A breaker is switched off.
     BreakerDisabled(Service),
     /// Too many sessions run out of attempts: the guide's second section.
@@ -168,8 +170,8 @@ pub struct OpenBreaker {
     pub causes: Vec<Counted>,
     /// Where its broker is, for the link.
     pub broker: Option<String>,
-    /// Whether there is a daemon that can be told to reset it.
-    pub has_daemon: bool,
+    /// Whether a daemon must be started before it can be told to reset it.
+    pub needs_daemon: bool,
 }
 
 impl Finding {
@@ -188,6 +190,7 @@ impl Finding {
             Self::MicrophoneFailing { .. } => "microphone_failing",
             Self::BreakerOpen(_) => "circuit_breaker_open",
             Self::BreakerStuckOpen(_) => "circuit_breaker_stuck_open",
+            Self::BreakerRecovering(_) => "circuit_breaker_recovering",
             Self::BreakerDisabled(_) => "circuit_breaker_disabled",
             Self::RetryExhaustion { .. } => "high_retry_exhaustion",
             Self::DiarizationAlwaysFailing { .. } => "diarization_always_failing",
@@ -226,9 +229,11 @@ impl Finding {
                 Role::Transcriber => without(Task::Transcription),
                 Role::Vad | Role::Voice => without(Task::Diarization),
             },
-            Self::BreakerStuckOpen(open) => match open.service {
-                Service::Transcription => Severity::Error,
-                Service::Diarization | Service::Sync => Severity::Warning,
+            // Half open, it is on its way: somebody may only have to wait for the next session.
+            Self::BreakerStuckOpen(open) => match (open.service, open.view.state) {
+                (Service::Transcription, StateName::Open | StateName::ForcedOpen) => Severity::Error,
+                (Service::Transcription, StateName::HalfOpen | StateName::Closed | StateName::Disabled)
+                | (Service::Diarization | Service::Sync, _) => Severity::Warning,
             },
             Self::RetryExhaustion { causes, .. } => {
                 causes.iter().map(|(task, _)| without(*task)).min().unwrap_or(Severity::Warning)
@@ -240,9 +245,11 @@ impl Finding {
             | Self::DeadLetters(_)
             | Self::ClinicUnreachable(..)
             | Self::ClinicSilent(_) => Severity::Warning,
-            Self::BreakerDisabled(_) | Self::Undiarized(_) | Self::NoDaemon { .. } | Self::NotEnrolled => {
-                Severity::Info
-            }
+            Self::BreakerRecovering(_)
+            | Self::BreakerDisabled(_)
+            | Self::Undiarized(_)
+            | Self::NoDaemon { .. }
+            | Self::NotEnrolled => Severity::Info,
         }
     }
 }

@@ -132,7 +132,7 @@ fn open_breaker(evidence: &Evidence, service: Service) -> Option<OpenBreaker> {
             since: view.open_for.map(|open| before(evidence.at, open).to_string()),
             causes: last_causes(evidence, service),
             broker: if service == Service::Sync { broker(evidence) } else { None },
-            has_daemon: matches!(evidence.daemon, Daemon::Answers { .. }),
+            needs_daemon: evidence.daemon == Daemon::Absent,
         }),
     }
 }
@@ -144,7 +144,10 @@ fn breakers(evidence: &Evidence, found: &mut Vec<Finding>) {
             found.push(Finding::BreakerDisabled(*service));
         }
         let Some(open) = open_breaker(evidence, *service) else { continue };
-        if view.state == StateName::ForcedOpen || view.open_for.is_some_and(|open| open > long) {
+        let is_recovering = view.state == StateName::HalfOpen && view.failure_count == 0;
+        if is_recovering {
+            found.push(Finding::BreakerRecovering(open));
+        } else if view.state == StateName::ForcedOpen || view.open_for.is_some_and(|open| open > long) {
             found.push(Finding::BreakerStuckOpen(open));
         } else if *service != Service::Sync || owed(evidence).is_none() {
             found.push(Finding::BreakerOpen(open));

@@ -137,6 +137,9 @@ fn a_breaker_is_stuck_after_five_minutes_or_at_once_if_a_person_holds_it() {
     assert_eq!(found(StateName::Open, 300), ["circuit_breaker_open"]);
     assert_eq!(found(StateName::Open, 301), ["circuit_breaker_stuck_open"]);
     assert_eq!(found(StateName::HalfOpen, 301), ["circuit_breaker_stuck_open"]);
+    let mut cooled = with_breaker(Service::Transcription, StateName::HalfOpen, 301);
+    cooled.stored.breakers.entry(Service::Transcription).and_modify(|view| view.failure_count = 0);
+    assert_eq!(ids(&cooled), ["circuit_breaker_recovering"], "nothing has failed");
     assert_eq!(found(StateName::ForcedOpen, 1), ["circuit_breaker_stuck_open"]);
     assert_eq!(found(StateName::Disabled, 1), ["circuit_breaker_disabled"]);
     let since = diagnose(&with_breaker(Service::Transcription, StateName::Open, 600));
@@ -331,7 +334,7 @@ fn every_finding() -> Vec<Finding> {
         let view =
             View { state, failure_count: 5, retry_after: None, open_for: Some(Duration::from_secs(600)), ailment };
         let broker = Some("broker.example:1883".into());
-        OpenBreaker { service, view, since: None, causes, broker, has_daemon: false }
+        OpenBreaker { service, view, since: None, causes, broker, needs_daemon: true }
     };
     let open = |service| broken(service, StateName::Open, None, vec![(crash().cause, 2)]);
     let waiting = |audio_kept| Waiting { sessions: 2, oldest: "s".into(), reasons: vec![("x".into(), 2)], audio_kept };
@@ -357,6 +360,7 @@ fn every_finding() -> Vec<Finding> {
         Finding::BreakerOpen(broken(Service::Diarization, StateName::HalfOpen, None, Vec::new())),
         Finding::BreakerStuckOpen(broken(Service::Transcription, StateName::ForcedOpen, None, Vec::new())),
         Finding::BreakerStuckOpen(open(Service::Sync)),
+        Finding::BreakerRecovering(broken(Service::Transcription, StateName::HalfOpen, None, Vec::new())),
         Finding::BreakerDisabled(Service::Sync),
         Finding::RetryExhaustion {
             messages: vec![FailureCount { failed_count: 1, error_message: Some("Retry exhausted: x".into()) }],

@@ -17,7 +17,7 @@ fn means(service: Service) -> &'static str {
 }
 
 /// A breaker that lets nothing through.
-pub fn breaker_open(open: &OpenBreaker, shell: Shell<'_>) -> Advice {
+pub(super) fn breaker_open(open: &OpenBreaker, shell: Shell<'_>) -> Advice {
     let (service, view) = (open.service, &open.view);
     let seconds = view.open_for.map(|open| open.as_secs());
     let since = seconds.map(|s| format!(" for {}", span(s))).unwrap_or_default();
@@ -33,11 +33,22 @@ pub fn breaker_open(open: &OpenBreaker, shell: Shell<'_>) -> Advice {
     };
     let mut advice = Advice { symptom, evidence: figures(open), ..Advice::default() };
     causes(open, shell, &mut advice);
-    if !open.has_daemon {
+    if open.needs_daemon {
         add(&mut advice.next_steps, [shell.start()]);
     }
     add(&mut advice.next_steps, [shell.roomscribe(&format!("breaker reset {service}"))]);
     advice
+}
+
+/// A breaker that a health check had opened and that has passed since.
+pub(super) fn breaker_recovering(open: &OpenBreaker, shell: Shell<'_>) -> Advice {
+    let service = open.service;
+    Advice {
+        symptom: format!("The {service} circuit breaker lets one call at a time try."),
+        evidence: figures(open),
+        causes: vec!["A health check had opened it, and passes again: calls that succeed close it.".into()],
+        next_steps: vec![shell.roomscribe("breaker list")],
+    }
 }
 
 fn figures(open: &OpenBreaker) -> Vec<(&'static str, Value)> {
@@ -89,7 +100,7 @@ fn causes(open: &OpenBreaker, shell: Shell<'_>, advice: &mut Advice) {
 }
 
 /// A breaker that is switched off.
-pub fn breaker_disabled(service: Service, shell: Shell<'_>) -> Advice {
+pub(super) fn breaker_disabled(service: Service, shell: Shell<'_>) -> Advice {
     Advice {
         symptom: format!("The {service} circuit breaker is switched off: calls go on however many fail."),
         evidence: vec![("service", json!(service)), ("state", json!(StateName::Disabled))],

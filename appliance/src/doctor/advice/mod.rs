@@ -42,6 +42,7 @@ impl Finding {
             Self::MicrophoneUnusable { device, problem } => parts::microphone_unusable(device, problem, shell),
             Self::MicrophoneFailing { session, device } => parts::microphone_failing(session, device),
             Self::BreakerOpen(open) | Self::BreakerStuckOpen(open) => breaker::breaker_open(open, shell),
+            Self::BreakerRecovering(open) => breaker::breaker_recovering(open, shell),
             Self::BreakerDisabled(service) => breaker::breaker_disabled(*service, shell),
             Self::RetryExhaustion { messages, in_hour, in_day, causes } => {
                 guide::retry_exhaustion(messages, *in_hour, *in_day, causes, shell)

@@ -24,27 +24,31 @@ pub(super) fn settings_invalid(found: &SettingsProblem, shell: Shell<'_>) -> Adv
     }
 }
 
+/// Getting out of a damaged database what can be read.
+fn recover(shell: Shell<'_>) -> [String; 2] {
+    let (folder, file) = (shell.0.data(), shell.0.database());
+    let (folder, file) = (folder.display(), file.display());
+    [format!("cp -a {folder} {folder}.copy"), format!("sqlite3 {file} .recover | sqlite3 {file}.recovered")]
+}
+
 pub(super) fn database_unusable(problem: &str, shell: Shell<'_>) -> Advice {
     let folder = shell.0.data();
+    let mut steps = vec![format!("ls -l {}", folder.display()), format!("df -h {}", folder.display())];
+    steps.extend(recover(shell));
     Advice {
         symptom: "The database cannot be used: nothing can be recorded.".into(),
         evidence: vec![("database", json!(shell.0.database())), ("problem", json!(problem))],
         causes: vec!["The disk is full or read-only, the file belongs to another user, or it is damaged.".into()],
-        next_steps: vec![format!("ls -l {}", folder.display()), format!("df -h {}", folder.display())],
+        next_steps: steps,
     }
 }
 
 pub(super) fn database_damaged(damage: &Damage, shell: Shell<'_>) -> Advice {
-    let (folder, file) = (shell.0.data(), shell.0.database());
-    let (folder, file) = (folder.display(), file.display());
     Advice {
         symptom: "The database file is damaged.".into(),
         evidence: vec![("why", json!(damage.why))],
         causes: vec!["The card is worn, or was pulled out while it was written to.".into()],
-        next_steps: vec![
-            format!("cp -a {folder} {folder}.copy"),
-            format!("sqlite3 {file} .recover | sqlite3 {file}.recovered"),
-        ],
+        next_steps: recover(shell).to_vec(),
     }
 }
 
