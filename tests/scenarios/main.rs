@@ -4,7 +4,9 @@
 
 mod bad_input;
 mod end_to_end;
+mod guide_queries;
 mod interruptions;
 mod matrix;
 mod process;
+mod prometheus;
 mod restart;

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 pub mod broker;
 pub mod microphone;
+pub mod postgres;
 pub mod stack;
 
 /// How long anything may take before a test gives up: a slow machine that is also building takes its time.
@@ -265,7 +266,7 @@ pub fn engine_of(parent: u32, kind: &str) -> Option<(rustix::process::Pid, Durat
 }
 
 /// Asks a server on a stream: the status and the answer, if both come.
-fn request(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
+fn request(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
     let length = body.len();
     write!(
         stream,
@@ -276,13 +277,19 @@ fn request(mut stream: impl Read + Write, method: &str, path: &str, body: &str) 
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    Some((status, serde_json::from_str(body).unwrap_or_default()))
+    Some((status, body.to_owned()))
+}
+
+/// What a server answers to a `GET` that it grants, as it stands.
+#[must_use]
+pub fn get_text(stream: impl Read + Write, path: &str) -> Option<String> {
+    request(stream, "GET", path, "").filter(|(status, _)| *status == 200).map(|(_, body)| body)
 }
 
 /// What a server answers to a `GET` that it grants.
 #[must_use]
 pub fn get(stream: impl Read + Write, path: &str) -> Option<Value> {
-    request(stream, "GET", path, "").filter(|(status, _)| *status == 200).map(|(_, body)| body)
+    get_text(stream, path).map(|body| serde_json::from_str(&body).unwrap_or_default())
 }
 
 /// Asks the box in `root` over its control socket, and goes away after `patience`.
@@ -290,7 +297,8 @@ pub fn get(stream: impl Read + Write, path: &str) -> Option<Value> {
 pub fn call(root: &Path, method: &str, path: &str, body: &str, patience: Duration) -> Option<(u16, Value)> {
     let stream = UnixStream::connect(shared::paths::Root::new(root).find_control_socket()).ok()?;
     stream.set_read_timeout(Some(patience)).ok()?;
-    request(stream, method, path, body)
+    let (status, answer) = request(stream, method, path, body)?;
+    Some((status, serde_json::from_str(&answer).unwrap_or_default()))
 }
 
 /// Every record must fit the contract.

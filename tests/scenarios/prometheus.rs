@@ -1,0 +1,55 @@
+//! The pages for Prometheus, of clinic and box, as its own tool reads them.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tests::broker::Broker;
+use tests::stack::{CLINIC, ROOM, enrol};
+use tests::{TestBox, get_text, wait_for};
+
+/// Fails if `promtool` has anything to say: it is silent on a page that is right.
+fn promtool_accepts(page: &str) {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = command.spawn().expect("promtool is installed: run ./dev setup");
+    promtool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
+    let said = promtool.wait_with_output().unwrap();
+    let words = [said.stdout, said.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    assert!(said.status.success() && words.is_empty(), "{words}\nof\n{page}");
+}
+
+#[test]
+fn promtool_has_nothing_to_say_about_the_pages_of_a_clinic_with_none_one_and_two_boxes_and_of_a_box() {
+    let room = TestBox::bare();
+    let broker = Broker::start(room.root());
+    let http = enrol(&room, &broker);
+    let _clinic = room.start("roomscribe-clinic", &["run"]);
+    let page = || get_text(TcpStream::connect(("127.0.0.1", http)).ok()?, "/metrics");
+    let clinic = |holds: &str| wait_for(holds, || page().filter(|page| page.contains(holds)));
+    let none = clinic("roomscribe_broker_connected 1");
+    assert!(!none.contains(ROOM));
+    promtool_accepts(&none);
+
+    let bad = room.root().join("bad.wav");
+    std::fs::write(&bad, b"not sound").unwrap();
+    assert_eq!(room.process(&bad).code, Some(3));
+    let _daemon = room.start_daemon();
+    let _sync = room.start("roomscribe-sync", &["run"]);
+    room.ask("roomscribe", &["breaker", "force-open", "diarization"]);
+    let fires = |whose: &str| format!(r#"roomscribe_alert_firing{{alert="breaker_open",box="{whose}"}} 1"#);
+    promtool_accepts(&clinic(&fires(ROOM)));
+
+    let mut health: Value = wait_for("health", || broker.retained(&format!("roomscribe/v1/{CLINIC}/{ROOM}/health")));
+    health["box"] = json!("room-2");
+    broker.publish(&format!("roomscribe/v1/{CLINIC}/room-2/health"), &health.to_string());
+    let two = clinic(&fires("room-2"));
+    assert!(two.contains(&fires(ROOM)) && two.contains(r#"roomscribe_box_online{box="room-2"}"#));
+    assert!(two.contains(r#"resilience4j_circuitbreaker_state{name="sync",state="closed",box="room-2"} 1"#));
+    promtool_accepts(&two);
+
+    let socket = shared::paths::Root::new(room.root()).find_control_socket();
+    promtool_accepts(&get_text(UnixStream::connect(socket).unwrap(), "/metrics").unwrap());
+}
