@@ -4,7 +4,8 @@
 # Packages of Debian 12 and 13 (the same names in both).
 packages_build=(build-essential pkg-config cmake libclang-dev libasound2-dev git ca-certificates python3 python3-pip unzip zstd)
 packages_demo=(mosquitto mosquitto-clients curl)
-packages_checks=(shellcheck systemd)
+# prometheus is here for promtool.
+packages_checks=(shellcheck systemd postgresql prometheus)
 packages_rust=(rustc-web cargo-web rustfmt-web rust-web-clippy)
 
 # ONNX Runtime: one version on every platform. Sums of the wheel and of the library in it, as pip delivered them in
@@ -46,7 +47,11 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-has_package() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+has_package() {
+    # The package postgresql only stands for the newest release; where another is, somebody may be using it.
+    if [ "$1" = postgresql ] && compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then return; fi
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
 
 debian_packages() {
     local name missing=() log=$target/setup/apt.log
@@ -66,15 +71,20 @@ debian_packages() {
     quietly "$log" as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends --no-remove \
         "${missing[@]}" || die "apt-get could not install: ${missing[*]} (its words are above)." \
         "Tried: the sources in /etc/apt. Install them another way, then run the command again."
-    if [[ " ${missing[*]} " = *" mosquitto "* ]]; then stop_debians_broker; fi
+    for name in "${packages_serving[@]}"; do
+        if [[ " ${missing[*]} " = *" $name "* ]]; then stop_debians_service "$name"; fi
+    done
 }
 
-# Installing mosquitto starts it as a service on port 1883. Nothing here uses that one.
-stop_debians_broker() {
+# Installing these starts each as a service of its name (ports 1883, 5432, 9090). Nothing here uses those: tests start
+# their own, in folders of their own.
+packages_serving=(mosquitto postgresql prometheus)
+
+stop_debians_service() {
     if [ -d /run/systemd/system ]; then
-        as_root systemctl disable --now mosquitto.service >&2 || true
+        as_root systemctl disable --now "$1.service" >&2 || true
     elif command -v service >/dev/null; then
-        as_root service mosquitto stop >/dev/null 2>&1 || true
+        as_root service "$1" stop >/dev/null 2>&1 || true
     fi
 }
 

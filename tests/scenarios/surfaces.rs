@@ -1,12 +1,9 @@
 //! One breaker, read everywhere it is shown, at every transition: command, health, metrics, MQTT board, log.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
-
 use serde_json::Value;
 use tests::microphone::Microphone;
 use tests::stack::{CLINIC, ROOM, Stack};
-use tests::{box_page, conversation, wait_for};
+use tests::{box_page, conversation, promtool_accepts, wait_for};
 
 const WHISPER: &str = "demo-whisper-q8_0.bin";
 
@@ -15,17 +12,6 @@ type Seen = (String, u64);
 
 fn seen(state: &Value, count: &Value) -> Option<Seen> {
     Some((state.as_str()?.to_owned(), count.as_u64()?))
-}
-
-/// Prometheus' own tool must take the page without a word.
-fn promtool_accepts(page: &str) {
-    let mut command = Command::new("promtool");
-    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut tool = command.spawn().expect("promtool is installed: run ./dev setup");
-    tool.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
-    let said = tool.wait_with_output().unwrap();
-    let words = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
-    assert!(said.status.success() && words.trim().is_empty(), "promtool: {words}");
 }
 
 /// The state that is 1, and the failures in a row, of the transcription breaker on a page of metrics.
@@ -45,12 +31,12 @@ fn measured(page: &str) -> Option<Seen> {
 /// The last move of the transcription breaker in the recorder's log.
 fn logged(stack: &Stack) -> Option<Seen> {
     let log = std::fs::read_to_string(stack.room.root().join("roomscribe.log")).ok()?;
-    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let is_move = |event: &Value| {
         let message = event["message"].as_str().unwrap_or_default();
         event["service_name"] == "transcription" && message.starts_with("Circuit breaker ")
     };
-    let last = events.filter(is_move).next_back()?;
+    let last = events.rfind(is_move)?;
     seen(&last["circuit_breaker_state"], &last["failure_count"])
 }
 

@@ -76,4 +76,15 @@ impl Broker {
             .expect("mosquitto_sub is installed: run ./dev setup");
         serde_json::from_slice(&output.stdout).ok()
     }
+
+    /// Publishes as a box would, retained.
+    ///
+    /// # Panics
+    /// If `mosquitto_pub` is missing or not served.
+    pub fn publish(&self, topic: &str, payload: &str) {
+        let done = mosquitto("mosquitto_pub")
+            .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-q", "1", "-r", "-t", topic, "-m", payload])
+            .status();
+        assert!(done.is_ok_and(|status| status.success()), "mosquitto_pub is installed: run ./dev setup");
+    }
 }

@@ -17,6 +17,7 @@ pub mod broker;
 pub mod engine;
 pub mod faults;
 pub mod microphone;
+pub mod postgres;
 pub mod sim;
 pub mod stack;
 
@@ -325,12 +326,7 @@ pub fn children_of(parent: u32) -> Vec<(rustix::process::Pid, Stat)> {
 }
 
 /// Asks a server on a stream: the status and the answer, if both come.
-fn request(stream: impl Read + Write, method: &str, path: &str, body: &str) -> Option<(u16, Value)> {
-    let (status, body) = exchange(stream, method, path, body)?;
-    Some((status, serde_json::from_str(&body).unwrap_or_default()))
-}
-
-fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+fn request(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
     let length = body.len();
     write!(
         stream,
@@ -344,24 +340,24 @@ fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: &str)
     Some((status, body.to_owned()))
 }
 
-/// The page a server gives, as text.
+/// What a server answers to a `GET` that it grants, as it stands.
 #[must_use]
-pub fn page(stream: impl Read + Write, path: &str) -> Option<String> {
-    exchange(stream, "GET", path, "").filter(|(status, _)| *status == 200).map(|(_, body)| body)
+pub fn get_text(stream: impl Read + Write, path: &str) -> Option<String> {
+    request(stream, "GET", path, "").filter(|(status, _)| *status == 200).map(|(_, body)| body)
 }
 
-/// A page of the box in `root`, as text.
+/// A page of the box in `root`, as it stands.
 #[must_use]
 pub fn box_page(root: &Path, path: &str) -> Option<String> {
     let stream = UnixStream::connect(shared::paths::Root::new(root).find_control_socket()).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    page(stream, path)
+    get_text(stream, path)
 }
 
 /// What a server answers to a `GET` that it grants.
 #[must_use]
 pub fn get(stream: impl Read + Write, path: &str) -> Option<Value> {
-    request(stream, "GET", path, "").filter(|(status, _)| *status == 200).map(|(_, body)| body)
+    get_text(stream, path).map(|body| serde_json::from_str(&body).unwrap_or_default())
 }
 
 /// Asks the box in `root` over its control socket, and goes away after `patience`.
@@ -369,7 +365,23 @@ pub fn get(stream: impl Read + Write, path: &str) -> Option<Value> {
 pub fn call(root: &Path, method: &str, path: &str, body: &str, patience: Duration) -> Option<(u16, Value)> {
     let stream = UnixStream::connect(shared::paths::Root::new(root).find_control_socket()).ok()?;
     stream.set_read_timeout(Some(patience)).ok()?;
-    request(stream, method, path, body)
+    let (status, answer) = request(stream, method, path, body)?;
+    Some((status, serde_json::from_str(&answer).unwrap_or_default()))
+}
+
+/// Prometheus' own tool must take a page of metrics without a word.
+///
+/// # Panics
+/// If it does not, with its words.
+pub fn promtool_accepts(page: &str) {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = command.spawn().expect("promtool is installed: run ./dev setup");
+    let written = promtool.stdin.take().map(|mut input| input.write_all(page.as_bytes()));
+    let said = promtool.wait_with_output().expect("promtool ends");
+    let words = String::from_utf8_lossy(&said.stdout).into_owned() + &String::from_utf8_lossy(&said.stderr);
+    let is_silent = said.status.success() && words.trim().is_empty() && matches!(written, Some(Ok(())));
+    assert!(is_silent, "promtool: {words}\nof\n{page}");
 }
 
 /// Every record must fit the contract.

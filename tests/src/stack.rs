@@ -30,6 +30,29 @@ pub struct Stack {
     http: u16,
 }
 
+/// Makes a clinic in the box's folder and enrols the box at it: the port where the clinic will serve HTTP.
+///
+/// # Panics
+/// If a command fails.
+#[must_use]
+pub fn enrol(room: &TestBox, broker: &Broker) -> u16 {
+    let listen = free_port();
+    let (at, serve) = (format!("127.0.0.1:{}", broker.port), format!("127.0.0.1:{listen}"));
+    let done = room
+        .command("roomscribe-clinic")
+        .args(["init", "--clinic", CLINIC, "--broker", &at, "--listen", &serve])
+        .output();
+    assert!(done.is_ok_and(|o| o.status.success()), "the clinic is made");
+    let invitation = room.command("roomscribe-clinic").args(["invite", ROOM]).output().expect("an invitation");
+    let link = room.root().join("link.toml");
+    let mut text = String::from_utf8(invitation.stdout).expect("text");
+    text.push_str("ack_timeout = 3.0\n");
+    std::fs::write(&link, text).expect("a file");
+    let enrolled = room.command("roomscribe-sync").args(["enrol", "--from"]).arg(&link).output();
+    assert!(enrolled.is_ok_and(|o| o.status.success()), "the box is enrolled");
+    listen
+}
+
 impl Stack {
     /// Starts everything; `microphone` makes the microphone in the box's folder.
     ///
@@ -39,26 +62,13 @@ impl Stack {
     pub fn start(microphone: impl FnOnce(&std::path::Path) -> Microphone) -> Self {
         let room = TestBox::new();
         let broker = Broker::start(room.root());
-        let listen = free_port();
-        let (at, serve) = (format!("127.0.0.1:{}", broker.port), format!("127.0.0.1:{listen}"));
-        let done = room
-            .command("roomscribe-clinic")
-            .args(["init", "--clinic", CLINIC, "--broker", &at, "--listen", &serve])
-            .output();
-        assert!(done.is_ok_and(|o| o.status.success()), "the clinic is made");
-        let invitation = room.command("roomscribe-clinic").args(["invite", ROOM]).output().expect("an invitation");
-        let link = room.root().join("link.toml");
-        let mut text = String::from_utf8(invitation.stdout).expect("text");
-        text.push_str("ack_timeout = 3.0\n");
-        std::fs::write(&link, text).expect("a file");
-        let enrolled = room.command("roomscribe-sync").args(["enrol", "--from"]).arg(&link).output();
-        assert!(enrolled.is_ok_and(|o| o.status.success()), "the box is enrolled");
+        let http = enrol(&room, &broker);
         let microphone = microphone(room.root());
         let room = microphone.tell(room);
         let clinic = room.start("roomscribe-clinic", &["run"]);
         let sync = room.start("roomscribe-sync", &["run"]);
         let daemon = room.start_daemon();
-        let stack = Self { room, broker, microphone, daemon, sync, clinic, http: listen };
+        let stack = Self { room, broker, microphone, daemon, sync, clinic, http };
         wait_for("the clinic", || stack.clinic_says("/health"));
         stack
     }
@@ -72,7 +82,7 @@ impl Stack {
     /// A page of the clinic, as text.
     #[must_use]
     pub fn clinic_page(&self, path: &str) -> Option<String> {
-        crate::page(TcpStream::connect(("127.0.0.1", self.http)).ok()?, path)
+        crate::get_text(TcpStream::connect(("127.0.0.1", self.http)).ok()?, path)
     }
 
     /// What the box answers on its control socket.

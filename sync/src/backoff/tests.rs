@@ -49,13 +49,15 @@ impl Daemon {
 
     /// Waits until it has tried so often, and says when the last was.
     async fn tried(&self, times: usize) -> Instant {
-        loop {
-            let last = self.tries.lock().unwrap().get(times - 1).copied();
-            match last {
-                Some(at) => return at,
-                None => tokio::time::sleep(Duration::from_millis(10)).await,
+        let tried = async {
+            loop {
+                if let Some(at) = self.tries.lock().unwrap().get(times - 1).copied() {
+                    return at;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
-        }
+        };
+        tokio::time::timeout(60 * MINUTE, tried).await.expect("it tries")
     }
 
     fn count(&self) -> usize {
