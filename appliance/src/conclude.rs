@@ -166,7 +166,9 @@ fn announce_failure(context: &Context, failed: &ProcessingError, is_critical: bo
 
 /// Whether a session that was tried again ended as it had ended before.
 fn is_as_before(context: &Context, session: &SessionRow, record: &Record) -> Result<bool, StoreError> {
-    if context.store.outbox_state(&session.id, session.revision)? == Some(OutboxState::Refused) {
+    // A session whose row was damaged says something else than its last record.
+    let is_told = session.error_message == record.error_message;
+    if !is_told || context.store.outbox_state(&session.id, session.revision)? == Some(OutboxState::Refused) {
         return Ok(false);
     }
     let last = context.store.record(&session.id)?.and_then(|json| serde_json::from_slice::<Record>(&json).ok());
