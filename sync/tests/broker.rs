@@ -368,7 +368,7 @@ async fn a_real_broker_keeps_exactly_the_alerts_that_hold_whatever_dies_meanwhil
     assert_eq!(world.keeps_alerts(std::slice::from_ref(&open)).await[&open].since, since);
 
     // An alert of a box that is gone stays, as last known; it ends when the box says so.
-    world.board(|board| board.breakers.iter().all(|b| b.online)).await;
+    world.hears(&world.topics.status("room-1"), |payload| payload == b"online").await;
     room.kill();
     world.hears(&open, |json| serde_json::from_slice(json).is_ok_and(|held: BoardAlert| !held.online)).await;
     world.says(StateName::Closed, 0);
