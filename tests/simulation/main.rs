@@ -5,14 +5,20 @@
 mod logs;
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use tests::sim;
+
+/// Held by what runs worlds: `tracing` remembers of a call site whether anybody listens, and a world on another thread,
+/// where nobody does, would decide it for the test that reads the log.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Seeds of every run of the tests, in two threads.
 const SEEDS: u64 = 300;
 
 #[test]
 fn whatever_happens_every_session_arrives_once_unchanged_and_every_breaker_closes() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let next = AtomicU64::new(1);
     let run = || {
         let mut failed = Vec::new();
@@ -35,6 +41,7 @@ fn whatever_happens_every_session_arrives_once_unchanged_and_every_breaker_close
 #[test]
 fn the_seed_that_was_asked_for() {
     if let Some(seed) = std::env::var("ROOMSCRIBE_SEED").ok().and_then(|text| text.parse().ok()) {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let went = sim::run(seed);
         assert!(went.is_ok(), "seed {seed}: {went:?}");
     }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
+use shared::breaker::Service;
 use shared::record::{DiarizationStatus, Record, Status, UNKNOWN_SPEAKER};
 use shared::seal::{Ack, AckResult, Address, ClinicKeys, sha256};
 use shared::task::Task;
@@ -188,6 +189,15 @@ impl Checker {
             states.0.insert(task, rows);
         }
         Ok(states)
+    }
+
+    /// Whether a window of this service is being worked on.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn is_at_work(&self, service: Service) -> Result<bool, String> {
+        let sql = "select exists (select 1 from work where task = ?1 and state = 'running')";
+        self.room.query_row(sql, [service.name()], |row| row.get(0)).map_err(text)
     }
 
     /// What remains to be done: sessions not concluded, parcels not acknowledged.

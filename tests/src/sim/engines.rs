@@ -63,6 +63,8 @@ pub struct Script {
     pub outage: Cell<Option<Task>>,
     /// No more faults.
     pub kind: Cell<bool>,
+    /// Whether a window waits for the box to go down.
+    pub kill_pending: Cell<bool>,
     /// Rung when the box is to go down.
     pub kill: Rc<Notify>,
 }
@@ -77,6 +79,7 @@ impl Script {
             seen: RefCell::default(),
             outage: Cell::new(None),
             kind: Cell::new(false),
+            kill_pending: Cell::new(false),
             kill: Rc::default(),
         }
     }
@@ -111,6 +114,7 @@ impl Script {
         note(|seen| seen.begun += 1);
         if act == Act::KillBox {
             note(|seen| seen.kills += 1);
+            self.kill_pending.set(true);
             self.kill.notify_one();
             std::future::pending::<()>().await;
         }

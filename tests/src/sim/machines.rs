@@ -213,6 +213,7 @@ impl RoomBox {
 
     /// SIGKILL to the recorder.
     pub async fn kill_recorder(&mut self) {
+        self.script.kill_pending.set(false);
         self.recorder.kill().await;
         self.context = None;
     }

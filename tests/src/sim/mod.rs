@@ -124,6 +124,11 @@ impl World {
                 return Err(format!("the ledger does not balance: {ledger:?}"));
             }
         }
+        for (service, view) in self.breakers() {
+            if is_probing(&view) && !self.checker.is_at_work(service)? {
+                return Err(format!("the breaker of {service} waits for a probe that nobody makes"));
+            }
+        }
         let room = &self.room;
         self.checker.look(&self.sessions, &self.script, |session| room.spool_file(session).exists())
     }
@@ -165,7 +170,8 @@ impl World {
                 self.room.board.set_hot(false);
             }
             82..86 => self.move_a_breaker()?,
-            86..94 => self.drop_one()?,
+            86..91 => self.drop_one().await?,
+            91..94 => self.drop_a_probe().await?,
             _ => self.retry_one()?,
         }
         Ok(())
@@ -316,8 +322,8 @@ impl World {
         Ok(())
     }
 
-    /// A person drops a session, best one whose window is a probe just now.
-    fn drop_one(&mut self) -> Done {
+    /// A person drops a session, best one that is at work.
+    async fn drop_one(&mut self) -> Done {
         let Some(context) = self.room.context.clone() else { return Ok(()) };
         let ids: Vec<String> = self.sessions.keys().cloned().collect();
         let at_work = |id: &&String| {
@@ -329,6 +335,27 @@ impl World {
             self.sessions.entry(id).or_default().dropped = true;
             context.dropped.notify_waiters();
             context.settled.notify_waiters();
+            // Whoever works on it hears of it.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// A breaker opens, and the session whose window is its probe is dropped meanwhile.
+    async fn drop_a_probe(&mut self) -> Done {
+        let task = *self.dice.one_of(&Task::ALL).ok_or("no task")?;
+        self.script.outage.set(Some(task));
+        for _ in 0..3 {
+            self.record()?;
+            tokio::time::sleep(Duration::from_secs(4)).await;
+        }
+        self.script.outage.set(None);
+        for _ in 0..400 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let is_out = |(service, view): &(Service, View)| *service == task.service() && is_probing(view);
+            if self.breakers().iter().any(is_out) {
+                return self.drop_one().await;
+            }
         }
         Ok(())
     }
@@ -367,8 +394,10 @@ impl World {
     async fn recover(&mut self) -> Done {
         self.script.kind.set(true);
         self.script.outage.set(None);
-        // Somebody may be about to take the box down.
-        self.kill_recorder().await?;
+        // A window may be about to take the box down.
+        if self.script.kill_pending.get() {
+            self.kill_recorder().await?;
+        }
         self.room.board.set_hot(false);
         self.hub.be_kind();
         if self.room.disk.borrow().is_dead() {
@@ -467,6 +496,11 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// Whether a half-open breaker has let its one call in: only then it says to ask again in a second.
+fn is_probing(view: &View) -> bool {
+    view.state == StateName::HalfOpen && view.retry_after.is_some_and(|wait| !wait.is_zero())
 }
 
 /// Looks at every acknowledgement before anybody hears it.
