@@ -170,6 +170,27 @@ fn rows_that_cannot_be_read_stop_neither_the_start_nor_the_others_and_are_put_as
     }
 }
 
+/// What `repair` promises: that what was damaged can be had again. Retrying such a session used to be refused, because
+/// nothing of its work had failed.
+#[test]
+fn a_session_whose_row_or_record_was_damaged_is_made_again_of_what_is_there() {
+    let room = TestBox::new();
+    let [status, record, ..] = four(&room);
+    let said_before = words(&room.record(&status));
+    room.write_over("update sessions set status = 'nonsense' where id = ?1", &status);
+    room.write_over("update records set record = x'00' where session = ?1", &record);
+    assert_eq!(code(&room, &["queue", "repair"]), Some(0));
+    let _daemon = room.start_daemon();
+    for session in [&status, &record] {
+        queue(&room, &["retry", session]);
+        let done = room.finished(session);
+        assert_eq!((&done["status"], &done["error_message"]), (&json!("done"), &Value::Null));
+        assert_eq!((words(&room.record(session)), place(&room, session)), (said_before.clone(), Value::Null));
+    }
+    assert_eq!(room.session(&status)["revision"], 2);
+    assert!(said(&room, &["queue", "retry", &status]).contains("Nothing of it failed"));
+}
+
 #[test]
 fn what_the_clinic_has_not_can_be_carried_there_sealed() {
     let room = TestBox::new();

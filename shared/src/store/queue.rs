@@ -233,12 +233,15 @@ impl Store {
                  where session = ?1 and state = 'refused' and reason is not 'damaged'",
                 [session],
             )?;
-            // What was done is there still: the next revision is made of it.
+            // What was done is there still: the next revision is made of it, where a parcel, a record or the session's
+            // own row was damaged.
             let remade = transaction.execute(
                 "update sessions set status = 'queued', replays = replays + 1, replayed_at = ?2, updated_at = ?2
-                 where id = ?1 and not ?3 and exists (select 1 from outbox where session = ?1
-                   and revision = sessions.revision and state = 'refused' and reason = 'damaged')",
-                params![session, now.0, resent > 0],
+                 where id = ?1 and not ?3 and not ?4 and (status = 'failed'
+                   or not exists (select 1 from records where session = ?1)
+                   or exists (select 1 from outbox where session = ?1
+                     and revision = sessions.revision and state = 'refused' and reason = 'damaged'))",
+                params![session, now.0, resent > 0, unfinished],
             )?;
             match (resent + remade, unfinished) {
                 (0, true) => return Err(QueueError::NoAudio),

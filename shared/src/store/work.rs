@@ -331,16 +331,19 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn has_rows_to_do(&self, task: Task) -> Result<bool, StoreError> {
-        let sql = "select exists (select 1 from work where task = ?1 and state in ('pending', 'refused'))";
+        let sql = "select exists (select 1 from work w join sessions s on s.id = w.session
+             where w.task = ?1 and w.state in ('pending', 'refused')
+               and s.status in ('recording', 'paused', 'queued', 'processing', 'postponed'))";
         Ok(self.lock().query_row(sql, [task.name()], |row| row.get(0))?)
     }
 
-    /// Rows of `task` that wait: how far the work is behind.
+    /// Rows of `task` that wait: how far the work is behind. Those of a concluded session wait for nobody.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn backlog(&self, task: Task) -> Result<u64, StoreError> {
-        let sql = "select count(*) from work where task = ?1 and state = 'pending'";
+        let sql = "select count(*) from work w join sessions s on s.id = w.session
+             where w.task = ?1 and w.state = 'pending' and s.status in ('recording', 'paused', 'queued', 'processing')";
         Ok(self.lock().query_row(sql, [task.name()], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)?)
     }
 

@@ -258,8 +258,9 @@ impl Checker {
             }
             let is_well = status == "done" && diarization.as_deref() == Some("ok");
             if !dropped && !is_well {
+                let (states, known) = (self.states(&session)?, sessions.get(&session));
                 return Err(format!(
-                    "{session} is {status}, speakers {diarization:?}, though nothing is at fault any more"
+                    "{session} is {status}, speakers {diarization:?}, though nothing is at fault any more: {states:?}, {known:?}"
                 ));
             }
             if audio != "destroyed" {
