@@ -645,6 +645,7 @@ mod tests {
         });
         let error = PartialProcessingError::Transcription(failure).into_processing_error("s");
         assert!(error.message.starts_with("Retry exhausted"));
+        assert_eq!(error.session_id, "s");
         assert_eq!(error.error_type, "TranscriptionError");
         assert_eq!(error.error_details["retry_count"], 3);
         assert_eq!(error.error_details["failed_exception"]["signal"], 9);

@@ -183,9 +183,10 @@ impl Checker {
     fn states(&self, session: &str) -> Result<States, String> {
         let mut states = States::default();
         for task in Task::ALL {
-            let sql = "select number, state from work where session = ?1 and task = ?2 order by number";
-            let rows: Vec<(u16, String)> =
-                select(&self.room, sql, params![session, task.name()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let sql = "select number, state, claims from work where session = ?1 and task = ?2 order by number";
+            let rows: Vec<(u16, String, u32)> = select(&self.room, sql, params![session, task.name()], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?;
             states.0.insert(task, rows);
         }
         Ok(states)
@@ -272,19 +273,19 @@ impl Checker {
 }
 
 #[derive(Debug, Default)]
-struct States(BTreeMap<Task, Vec<(u16, String)>>);
+struct States(BTreeMap<Task, Vec<(u16, String, u32)>>);
 
 impl States {
-    fn all(&self, task: Task) -> &[(u16, String)] {
+    fn all(&self, task: Task) -> &[(u16, String, u32)] {
         self.0.get(&task).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn any(&self, task: Task, state: &str) -> bool {
-        self.all(task).iter().any(|(_, s)| s == state)
+        self.all(task).iter().any(|(_, s, _)| s == state)
     }
 
     fn are_all(&self, task: Task, state: &str) -> bool {
-        !self.all(task).is_empty() && self.all(task).iter().all(|(_, s)| s == state)
+        !self.all(task).is_empty() && self.all(task).iter().all(|(_, s, _)| s == state)
     }
 }
 
@@ -292,12 +293,12 @@ impl States {
 fn rows_are_true(known: &Known, states: &States, script: &Script) -> Result<(), String> {
     let seen = script.seen.borrow();
     for task in Task::ALL {
-        for (window, state) in states.all(task) {
+        for (window, state, claims) in states.all(task) {
             let seen = seen.get(&(known.number, *window, task)).cloned().unwrap_or_default();
             let is_true = match state.as_str() {
                 "done" => seen.successes > 0,
-                // Three tries that were cut short, or whose result a full disk did not take, are enough.
-                "failed" => seen.failures > 0 || seen.begun >= 3 || known.dropped,
+                // Three claims are enough: the box may go down, or its disk be full, before the engine is even asked.
+                "failed" => seen.failures > 0 || *claims >= 3 || known.dropped,
                 _ => true,
             };
             if !is_true {
