@@ -142,6 +142,13 @@ mod tests {
     }
 
     #[test]
+    fn the_guides_own_patterns_are_read_as_the_guide_has_them() {
+        let retryable = ["rate limit", "429", "503", "timeout", "temporarily unavailable", "connection reset"];
+        all_read_as(Hint::Retryable, &retryable);
+        all_read_as(Hint::Final, &["400", "401", "invalid audio format"]);
+    }
+
+    #[test]
     fn took_4003_ms_retries_nothing_and_refuses_nothing() {
         all_read_as(Hint::Unknown, &["took 4003 ms", "took 4003ms", "after 14290 ms", "5030 frames", "4.003 s", ""]);
     }
