@@ -242,6 +242,10 @@ async fn post_breaker(
     let command = command
         .ok_or_else(|| not_found(format!("no action is called {action:?}: use reset, force-open or disable")))?;
     let (breakers, store) = (&control.context.breakers, &control.context.store);
+    if service == Service::Sync && control.context.clinic.is_none() {
+        let message = "this box is not enrolled: it has no link to a clinic, and no breaker of one";
+        return Err(Refusal(StatusCode::CONFLICT, json!({ "message": message }), None));
+    }
     match command {
         // The sync daemon owns its breaker and asks the store twice a second.
         _ if !breakers.owns(service) => store.command_breaker(service, command, &control.context.now())?,

@@ -140,6 +140,9 @@ fn the_control_socket_takes_what_people_type_and_refuses_in_json() {
         assert_eq!(answer.0, status, "{path}");
         assert!(answer.1["error"]["message"].is_string(), "{path}");
     }
+    let unlinked = call("POST", "/breakers/sync/reset", "");
+    assert_eq!(unlinked.0, 409);
+    assert!(unlinked.1["error"]["message"].as_str().unwrap().contains("not enrolled"));
     assert_eq!(call("POST", "/sessions", "{").0, 400);
     let body =
         r#"{"consent": {"basis": "written", "by": "therapist", "at": "2026-01-01T00:00:00Z"}, "participants": 2}"#;

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use hyper::Method;
-use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::{Value, json};
 use shared::paths::Root;
 
-use super::{Answer, client, code, say};
+use super::{Answer, client, code, say, waiting};
 use crate::doctor::advice::Advice;
 use crate::doctor::cause::Shell;
 use crate::doctor::gather::{gather, without_socket};
@@ -20,9 +19,7 @@ const WIDTH: usize = 80;
 
 /// `roomscribe doctor`
 pub async fn doctor(root: Root, json: bool) -> Answer {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-    bar.set_message("looking at models, database, microphone and board");
-    bar.enable_steady_tick(Duration::from_millis(200));
+    let bar = waiting("looking at models, database, microphone and board");
     let found = diagnose(&gather(&root, daemon(&root).await, |name| std::env::var(name).ok()));
     bar.finish_and_clear();
     let shell = Shell(&root);

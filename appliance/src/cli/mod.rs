@@ -10,8 +10,10 @@ mod show;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 use shared::error::report;
 use shared::log::{self, Style};
@@ -129,7 +131,7 @@ enum Command {
     Failures {
         /// How far back: 90s, 15m, 1h, 7d.
         #[arg(long, default_value = "1h", value_parser = queue::span)]
-        since: std::time::Duration,
+        since: Duration,
         /// Only those that ran out of attempts, failed or undiarized, by when they were begun.
         #[arg(long)]
         exhausted: bool,
@@ -294,6 +296,14 @@ fn print_export(root: &Root, session: &str, format: Format) -> Answer {
     let turns = crate::conclude::turns(&store, session).map_err(|why| Failed::because(&why))?;
     say(export(&record, &turns, format).trim_end_matches('\n'));
     Ok(code::DONE)
+}
+
+/// A spinner on a terminal, and nothing elsewhere.
+fn waiting(message: &'static str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    bar.set_message(message);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 /// Tells people why something was not done.

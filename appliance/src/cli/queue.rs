@@ -10,7 +10,7 @@ use shared::clock::{Clock as _, SystemClock, WallTime};
 use shared::paths::Root;
 use shared::store::{Dropped, QueueError, Store};
 
-use super::{Answer, Failed, client, code, say};
+use super::{Answer, Failed, client, code, say, waiting};
 use crate::queue;
 
 #[derive(Debug, Subcommand)]
@@ -69,24 +69,41 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 /// `roomscribe queue`
 pub async fn queue(root: Root, action: QueueAction, json: bool) -> Answer {
     let is_reachable = client::is_reachable(&root).await;
-    let answer = match &action {
-        QueueAction::Export { to } => {
-            let files = queue::export(&super::store(&root)?, to).map_err(|why| Failed::because(&why))?;
-            json!({ "files": files })
-        }
-        QueueAction::Drop { yes: false, session } => {
-            let message = format!("this destroys the audio of {session} for good; add --yes to do it");
-            return Err(Failed::new(code::USAGE, message));
-        }
-        action if is_reachable => {
-            let (method, path) = path(action);
-            client::demand(&root, method, &path, None).await?
-        }
-        action => offline(&root, action)?,
-    };
+    let bar = is_slow(&action).then(|| waiting("reading everything that is stored"));
+    let answer = act(&root, &action, is_reachable).await;
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    let answer = answer?;
     say(if json { answer.to_string() } else { describe(&action, &answer) });
     let is_damaged = |key: &str| answer[key].as_array().is_some_and(|found| !found.is_empty());
     Ok(if matches!(action, QueueAction::Check) && is_damaged("damage") { code::FAILED } else { code::DONE })
+}
+
+/// Whether it reads all content: seconds for a year of sessions.
+fn is_slow(action: &QueueAction) -> bool {
+    match action {
+        QueueAction::Check | QueueAction::Repair | QueueAction::Export { .. } => true,
+        QueueAction::List | QueueAction::Show { .. } | QueueAction::Retry { .. } | QueueAction::Drop { .. } => false,
+    }
+}
+
+async fn act(root: &Root, action: &QueueAction, is_reachable: bool) -> Result<Value, Failed> {
+    match action {
+        QueueAction::Export { to } => {
+            let files = queue::export(&super::store(root)?, to).map_err(|why| Failed::because(&why))?;
+            Ok(json!({ "files": files }))
+        }
+        QueueAction::Drop { yes: false, session } => {
+            let message = format!("this destroys the audio of {session} for good; add --yes to do it");
+            Err(Failed::new(code::USAGE, message))
+        }
+        action if is_reachable => {
+            let (method, path) = path(action);
+            client::demand(root, method, &path, None).await
+        }
+        action => offline(root, action),
+    }
 }
 
 fn path(action: &QueueAction) -> (Method, String) {
