@@ -117,8 +117,8 @@ pub fn conclude(context: &Context, session: &SessionRow) -> Result<(), ConcludeE
         (false, false) => DiarizationStatus::Failed,
     };
     match verdict {
-        // Tried again for its speakers: its words are with the clinic already, so there is time to wait for them.
-        Verdict::Undiarized(Some(Loss::Refused(_))) if context.store.record(&session.id)?.is_some() => {
+        // Tried again for its speakers: its words were handed over before, so there is time to wait for them.
+        Verdict::Undiarized(Some(Loss::Refused(_))) if has_transcript(context, session)? => {
             info!(session_id = session.id, "Its speakers wait until the circuit breaker lets them be told apart.");
             Ok(context.store.set_status(&session.id, Status::Postponed, context.now().wall)?)
         }
@@ -164,6 +164,15 @@ fn announce_failure(context: &Context, failed: &ProcessingError, is_critical: bo
     }
 }
 
+/// The newest record of a session, if it has one that can be read.
+fn last_record(context: &Context, session: &SessionRow) -> Result<Option<Record>, StoreError> {
+    Ok(context.store.record(&session.id)?.and_then(|json| serde_json::from_slice(&json).ok()))
+}
+
+fn has_transcript(context: &Context, session: &SessionRow) -> Result<bool, StoreError> {
+    Ok(last_record(context, session)?.is_some_and(|record| record.status == Status::Done))
+}
+
 /// Whether a session that was tried again ended as it had ended before.
 fn is_as_before(context: &Context, session: &SessionRow, record: &Record) -> Result<bool, StoreError> {
     // A session whose row was damaged says something else than its last record.
@@ -171,8 +180,7 @@ fn is_as_before(context: &Context, session: &SessionRow, record: &Record) -> Res
     if !is_told || context.store.outbox_state(&session.id, session.revision)? == Some(OutboxState::Refused) {
         return Ok(false);
     }
-    let last = context.store.record(&session.id)?.and_then(|json| serde_json::from_slice::<Record>(&json).ok());
-    Ok(last.is_some_and(|last| {
+    Ok(last_record(context, session)?.is_some_and(|last| {
         last.status == record.status
             && last.diarization_status == record.diarization_status
             && last.error_message == record.error_message

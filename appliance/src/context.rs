@@ -22,8 +22,8 @@ use crate::engines::Engines;
 use crate::ladder::Ladder;
 use crate::vitals::{self, Vitals, ailment, must_stop};
 
-/// How often the board's temperature is looked at while an engine works: it rises a degree in seconds.
-const HEAT_CHECK: Duration = Duration::from_secs(2);
+/// How often the board is looked at while an engine works: its temperature rises a degree in seconds.
+const BOARD_CHECK: Duration = Duration::from_secs(2);
 
 /// Why a box cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -190,10 +190,10 @@ impl Context {
         }
     }
 
-    /// Waits until the board is so hot that work under way must be stopped.
-    pub async fn overheated(&self) -> EngineFault {
+    /// Waits until the board is so hot, or its disk so full, that work under way must be stopped.
+    pub async fn must_stop(&self) -> EngineFault {
         loop {
-            tokio::time::sleep(HEAT_CHECK).await;
+            tokio::time::sleep(BOARD_CHECK).await;
             if let Some(stop) = must_stop(&self.vitals.board(), &self.settings.health) {
                 return stop;
             }

@@ -82,11 +82,15 @@ pub fn ailment(board: &BoardHealth, limits: &Health) -> Option<Ailment> {
     (board.under_voltage == Some(true)).then_some(Ailment::UnderVoltage)
 }
 
-/// Whether work under way must be stopped for heat, and at which temperature.
+/// Why work under way must be stopped: for heat, or because there is no room left for what it would give.
 #[must_use]
 pub fn must_stop(board: &BoardHealth, limits: &Health) -> Option<EngineFault> {
+    if board.free_disk_mib == Some(0) && limits.min_disk_mib > 0 {
+        return Some(EngineFault::DiskFull { limit_mib: limits.min_disk_mib });
+    }
     let celsius = board.celsius.filter(|c| *c >= limits.max_celsius + STOP_ABOVE_CELSIUS)?;
-    Some(EngineFault::ThermalStop { milli_celsius: milli(celsius) })
+    let (milli_celsius, limit_milli_celsius) = (milli(celsius), milli(limits.max_celsius));
+    Some(EngineFault::ThermalStop { milli_celsius, limit_milli_celsius })
 }
 
 fn milli(celsius: f64) -> i64 {
@@ -179,7 +183,9 @@ mod tests {
         let disk = found(BoardHealth { free_disk_mib: Some(127), ..sound.clone() });
         assert_eq!(disk, Some(Ailment::LowDisk { free_mib: 127, limit_mib: 128 }));
         assert_eq!(must_stop(&BoardHealth { celsius: Some(84.9), ..sound.clone() }, &limits), None);
-        let stop = must_stop(&BoardHealth { celsius: Some(85.0), ..sound }, &limits);
-        assert_eq!(stop, Some(EngineFault::ThermalStop { milli_celsius: 85_000 }));
+        let stop = must_stop(&BoardHealth { celsius: Some(85.0), ..sound.clone() }, &limits);
+        assert_eq!(stop, Some(EngineFault::ThermalStop { milli_celsius: 85_000, limit_milli_celsius: 80_000 }));
+        let stop = must_stop(&BoardHealth { free_disk_mib: Some(0), ..sound }, &limits);
+        assert_eq!(stop, Some(EngineFault::DiskFull { limit_mib: 128 }));
     }
 }

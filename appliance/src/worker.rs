@@ -7,7 +7,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use shared::error::{
-    DiarizationError, EngineFault, FailedAttempt, Fault, GuardError, TaskFailure, TranscriptionError, report,
+    DiarizationError, EngineFault, FailedAttempt, Fault, GuardError, RetryExhaustedError, TaskFailure,
+    TranscriptionError, report,
 };
 use shared::guard::{Guarded, Rungs};
 use shared::record::Status;
@@ -141,6 +142,14 @@ struct Kind<E> {
     fault: fn(EngineFault) -> E,
 }
 
+/// Why a row may still say that it is running.
+enum Interrupted {
+    /// Whoever was at it died; that it was begun counts against it.
+    ByDeath,
+    /// The store failed, which is not the window's doing.
+    ByStore,
+}
+
 async fn lane<R: Serialize, E: Fault + Serialize + Clone>(
     context: &Context,
     kind: &Kind<E>,
@@ -149,17 +158,18 @@ async fn lane<R: Serialize, E: Fault + Serialize + Clone>(
 ) {
     let exhausted = TaskFailure::at_once(kind.exhausted.clone());
     // What is running belongs to nobody: this lane is the only one of its task, and has just begun or was interrupted.
-    let mut is_left_running = true;
+    let mut left_running = Some(Interrupted::ByDeath);
     let mut spool = None;
     loop {
         let rung = context.work.notified();
         let outcome = async {
-            if is_left_running {
-                context.store.take_back(kind.task, &exhausted)?;
-                is_left_running = false;
+            match left_running {
+                Some(Interrupted::ByDeath) => context.store.take_back(kind.task, &exhausted)?,
+                Some(Interrupted::ByStore) => context.store.give_back(kind.task)?,
+                None => {}
             }
-            let is_waiting = !context.store.has_rows_to_do(kind.task)?;
-            if is_waiting {
+            left_running = None;
+            if !context.store.has_rows_to_do(kind.task)? {
                 return Ok(true);
             }
             context.check(kind.task).await;
@@ -175,7 +185,7 @@ async fn lane<R: Serialize, E: Fault + Serialize + Clone>(
             Ok(true) => drop(tokio::time::timeout(IDLE, rung).await),
             Err(why) => {
                 error!(error = %report(&why), service_name = %kind.task, "The work queue could not be used; trying again.");
-                is_left_running = true;
+                left_running.get_or_insert(Interrupted::ByStore);
                 tokio::time::sleep(AFTER_TROUBLE).await;
             }
         }
@@ -215,7 +225,7 @@ async fn work<R: Serialize, E: Fault + Serialize>(
         tokio::select! {
             biased;
             answer = attempt(claim, &pcm, rung) => answer.map_err(kind.fault),
-            stop = context.overheated() => Err((kind.fault)(stop)),
+            stop = context.must_stop() => Err((kind.fault)(stop)),
         }
     });
     let called = tokio::select! {
@@ -265,6 +275,19 @@ fn settle<R: Serialize, E: Fault + Serialize>(
             info!(
                 session_id = claim.session, service_name = %kind.task, failure_count = refusal.failure_count,
                 "Window refused by the circuit breaker."
+            );
+            Ok(())
+        }
+        Err(
+            GuardError::Failed { last_exception, .. }
+            | GuardError::Exhausted(RetryExhaustedError { last_exception, .. }),
+        ) if last_exception.ailment().is_some_and(|ailment| ailment.is_of_the_board()) => {
+            context.store.refuse(claim.id)?;
+            warn!(
+                session_id = claim.session, error_type = last_exception.error_type(), is_retryable = true,
+                retry_count = 0, circuit_breaker_state = %context.breakers.view(kind.task.service()).state,
+                service_name = %kind.task, error = %report(&last_exception), details = %last_exception.details(),
+                "Window postponed until the board is well."
             );
             Ok(())
         }

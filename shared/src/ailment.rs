@@ -48,6 +48,15 @@ pub enum Ailment {
 }
 
 impl Ailment {
+    /// Whether it lies with the board and passes by itself, so that work need only wait for it.
+    #[must_use]
+    pub fn is_of_the_board(&self) -> bool {
+        match self {
+            Self::TooHot { .. } | Self::UnderVoltage | Self::LowMemory { .. } | Self::LowDisk { .. } => true,
+            Self::ModelUnusable { .. } => false,
+        }
+    }
+
     /// One line for people, with what differs from case to case.
     #[must_use]
     pub fn explain(&self) -> String {

@@ -109,10 +109,15 @@ pub enum EngineFault {
     ThermalStop {
         /// Thousandths of a degree Celsius.
         milli_celsius: i64,
+        /// The most at which work is begun.
+        limit_milli_celsius: i64,
     },
-    /// There was no room on the disk.
+    /// The disk has filled up: there is no room for what the work would give.
     #[error("The disk is full")]
-    DiskFull,
+    DiskFull {
+        /// MiB that must be free for work to begin.
+        limit_mib: u64,
+    },
 }
 
 impl EngineFault {
@@ -126,7 +131,7 @@ impl EngineFault {
                 Hint::Final => Advice::GiveUp,
                 Hint::Retryable | Hint::Unknown => Advice::Again,
             },
-            Self::ModelUnusable { .. } | Self::Unavailable { .. } | Self::DiskFull => Advice::GiveUp,
+            Self::ModelUnusable { .. } | Self::Unavailable { .. } | Self::DiskFull { .. } => Advice::GiveUp,
         }
     }
 
@@ -141,7 +146,7 @@ impl EngineFault {
             | Self::ChildExited { .. }
             | Self::Reported { .. }
             | Self::Unavailable { .. } => true,
-            Self::ThermalStop { .. } | Self::DiskFull => false,
+            Self::ThermalStop { .. } | Self::DiskFull { .. } => false,
         }
     }
 
@@ -155,14 +160,17 @@ impl EngineFault {
                 let (model, problem, remedy) = (model.clone(), problem.clone(), remedy.clone());
                 Some(Ailment::ModelUnusable { model, problem, remedy })
             }
+            Self::ThermalStop { milli_celsius, limit_milli_celsius } => {
+                let (milli_celsius, limit_milli_celsius) = (*milli_celsius, *limit_milli_celsius);
+                Some(Ailment::TooHot { milli_celsius, limit_milli_celsius })
+            }
+            Self::DiskFull { limit_mib } => Some(Ailment::LowDisk { free_mib: 0, limit_mib: *limit_mib }),
             Self::OutOfMemory { .. }
             | Self::DeadlineExceeded { .. }
             | Self::ChildCrashed { .. }
             | Self::ChildExited { .. }
             | Self::Reported { .. }
-            | Self::Unavailable { .. }
-            | Self::ThermalStop { .. }
-            | Self::DiskFull => None,
+            | Self::Unavailable { .. } => None,
         }
     }
 
@@ -181,8 +189,8 @@ impl EngineFault {
             Self::ChildExited { code } => format!("ChildExited: code {code}"),
             Self::Reported { code } => format!("Engine: {code}"),
             Self::Unavailable { problem } => format!("EngineUnavailable: {problem}"),
-            Self::ThermalStop { milli_celsius } => format!("ThermalStop: at {} °C", milli_celsius / 1000),
-            Self::DiskFull => "DiskFull".into(),
+            Self::ThermalStop { milli_celsius, .. } => format!("ThermalStop: at {} °C", milli_celsius / 1000),
+            Self::DiskFull { .. } => "DiskFull".into(),
         }
     }
 }
@@ -663,10 +671,13 @@ mod tests {
     fn what_is_tried_next_depends_on_what_happened() {
         let advice = |fault| TranscriptionError::Engine { fault }.advice();
         assert_eq!(advice(EngineFault::OutOfMemory { limit_bytes: 1 }), Advice::Smaller);
-        assert_eq!(advice(EngineFault::ThermalStop { milli_celsius: 85_000 }), Advice::Smaller);
+        assert_eq!(
+            advice(EngineFault::ThermalStop { milli_celsius: 85_000, limit_milli_celsius: 80_000 }),
+            Advice::Smaller
+        );
         assert_eq!(advice(EngineFault::DeadlineExceeded { limit_ms: 1 }), Advice::OnceMoreThenSmaller);
         assert_eq!(advice(EngineFault::ChildCrashed { signal: 11 }), Advice::Again);
-        assert_eq!(advice(EngineFault::DiskFull), Advice::GiveUp);
+        assert_eq!(advice(EngineFault::DiskFull { limit_mib: 128 }), Advice::GiveUp);
         assert_eq!(TranscriptionError::AudioInvalid { problem: String::new() }.advice(), Advice::GiveUp);
     }
 
@@ -680,8 +691,12 @@ mod tests {
 
     #[test]
     fn heat_and_a_full_disk_do_not_blame_the_engine() {
-        for fault in [EngineFault::ThermalStop { milli_celsius: 1 }, EngineFault::DiskFull] {
+        for fault in [
+            EngineFault::ThermalStop { milli_celsius: 1, limit_milli_celsius: 0 },
+            EngineFault::DiskFull { limit_mib: 1 },
+        ] {
             assert!(!TranscriptionError::Engine { fault: fault.clone() }.blames_engine());
+            assert!(fault.ailment().is_some_and(|ailment| ailment.is_of_the_board()), "work waits for it");
             assert!(!DiarizationError::Engine { fault }.blames_engine());
         }
     }

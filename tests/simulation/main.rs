@@ -36,13 +36,3 @@ fn whatever_happens_every_session_arrives_once_unchanged_and_every_breaker_close
     });
     assert!(failed.is_empty(), "run one alone with ./dev test --seed N:\n{}", failed.join("\n"));
 }
-
-/// `ROOMSCRIBE_SEED=N`: what `./dev test --seed N` runs, and nothing without it.
-#[test]
-fn the_seed_that_was_asked_for() {
-    if let Some(seed) = std::env::var("ROOMSCRIBE_SEED").ok().and_then(|text| text.parse().ok()) {
-        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let went = sim::run(seed);
-        assert!(went.is_ok(), "seed {seed}: {went:?}");
-    }
-}

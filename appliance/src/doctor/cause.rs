@@ -201,11 +201,13 @@ fn engine_remedy(fault: &EngineFault, task: Task, shell: Shell<'_>) -> Remedy {
             format!("The engine cannot be started: {}.", problem.trim_end_matches('.')),
             vec![reinstall(shell)],
         ),
-        EngineFault::ThermalStop { milli_celsius } => Remedy::new(
+        EngineFault::ThermalStop { milli_celsius, .. } => Remedy::new(
             format!("The work was stopped at {} °C: the board is too hot.", milli_celsius / 1000),
             vec![temperatures(shell)],
         ),
-        EngineFault::DiskFull => Remedy::new("The disk is full.", vec![format!("df -h {}", shell.0.data().display())]),
+        EngineFault::DiskFull { .. } => {
+            Remedy::new("The disk is full.", vec![format!("df -h {}", shell.0.data().display())])
+        }
     }
 }
 

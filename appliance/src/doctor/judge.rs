@@ -202,7 +202,7 @@ fn is_mended(cause: &Cause, evidence: &Evidence) -> bool {
         | EngineFault::ChildExited { .. }
         | EngineFault::Reported { .. }
         | EngineFault::ThermalStop { .. }
-        | EngineFault::DiskFull => false,
+        | EngineFault::DiskFull { .. } => false,
     }
 }
 

@@ -411,8 +411,8 @@ fn causes() -> Vec<Cause> {
         ChildExited { code: 3 },
         Reported { code: "x".into() },
         Unavailable { problem: "x".into() },
-        ThermalStop { milli_celsius: 90_000 },
-        DiskFull,
+        ThermalStop { milli_celsius: 90_000, limit_milli_celsius: 80_000 },
+        DiskFull { limit_mib: 128 },
     ];
     let mut all = vec![no_voice_model().cause, Cause::Refused, Cause::Unknown];
     all.extend(own.map(Cause::Own));

@@ -74,6 +74,25 @@ fn a_claim_that_the_disk_did_not_take_is_no_claim() {
     assert_eq!(store.claim(Task::Transcription).unwrap().unwrap().claims, 1);
 }
 
+/// A full disk used to use up the claims of what it kept from being stored: the words were given up for it.
+#[test]
+fn results_that_the_disk_did_not_take_cost_no_claim() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::default();
+    let store = Store::open_on(&folder.path().join("box.db"), Some(&disk)).unwrap();
+    store.begin_session(&new("a"), NOW).unwrap();
+    store.add_window("a", &window(0), &[Task::Transcription], 1000).unwrap();
+    for _ in 0..5 {
+        let claim = store.claim(Task::Transcription).unwrap().unwrap();
+        assert_eq!(claim.claims, 1);
+        disk.set_full(true);
+        assert!(store.complete(claim.id, 1, &serde_json::json!("kept"), &[]).is_err());
+        assert!(store.give_back(Task::Transcription).is_err(), "nor is it given back on a full disk");
+        disk.set_full(false);
+        store.give_back(Task::Transcription).unwrap();
+    }
+}
+
 #[test]
 fn ended_sessions_are_worked_on_before_the_one_being_recorded() {
     let (_folder, store) = store();

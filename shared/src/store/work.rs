@@ -261,8 +261,19 @@ impl Store {
         Ok(())
     }
 
-    /// After a start or a failure of the database: what was running is to do again, and what has used up its claims is
-    /// failed with `exhausted`.
+    /// After a failure of the database: what was running is to do again. Nothing died of it, so it costs no claim.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn give_back(&self, task: Task) -> Result<(), StoreError> {
+        self.lock().execute(
+            "update work set state = 'pending', claims = max(claims - 1, 0) where task = ?1 and state = 'running'",
+            [task.name()],
+        )?;
+        Ok(())
+    }
+
+    /// After a start: what was running is to do again, and what has used up its claims is failed with `exhausted`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -347,7 +358,8 @@ impl Store {
         Ok(self.lock().query_row(sql, [task.name()], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)?)
     }
 
-    /// What the attempts of a session's rows died of: task, window, attempts.
+    /// What the attempts of a session's rows died of: task, window, attempts. One that cannot be read hides no other;
+    /// `check` finds it.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -360,9 +372,10 @@ impl Store {
         let rows = statement
             .query_map([session], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get::<_, String>(2)?)))?
             .collect::<Result<Vec<_>, _>>()?;
-        rows.into_iter()
-            .map(|(task, number, history)| Ok((named(task)?, number, serde_json::from_str(&history)?)))
-            .collect()
+        let readable = |(task, number, history): (String, u32, String)| {
+            Some((named(task).ok()?, number, serde_json::from_str(&history).ok()?))
+        };
+        Ok(rows.into_iter().filter_map(readable).collect())
     }
 
     /// Whether any row of a session is still to be done or being done.

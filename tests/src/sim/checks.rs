@@ -92,6 +92,7 @@ impl Checker {
         self.audio_is_there_until_it_may_go(&spool)?;
         self.every_session_is_counted_once(sessions)?;
         self.no_window_takes_the_box_down_more_than_three_times(sessions, script)?;
+        self.no_words_are_withheld_for_their_speakers()?;
         self.records_say_what_happened(sessions, script)
     }
 
@@ -162,6 +163,21 @@ impl Checker {
         Ok(())
     }
 
+    /// A session waits for its speakers only if its words were handed over before.
+    fn no_words_are_withheld_for_their_speakers(&self) -> Result<(), String> {
+        let sql = "select s.id, (select record from records r where r.session = s.id order by revision desc limit 1)
+             from sessions s where s.status = 'postponed' and not exists (
+               select 1 from work w where w.session = s.id and w.task = 'transcription' and w.state <> 'done')";
+        let rows: Vec<(String, Option<Vec<u8>>)> = select(&self.room, sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        for (session, last) in rows {
+            let last: Option<Record> = last.map(|json| serde_json::from_slice(&json)).transpose().map_err(text)?;
+            if last.is_none_or(|record| record.status != Status::Done) {
+                return Err(format!("the words of {session} are withheld until its speakers can be told apart"));
+            }
+        }
+        Ok(())
+    }
+
     fn records_say_what_happened(&mut self, sessions: &Sessions, script: &Script) -> Result<(), String> {
         let sql = "select session, revision, record from records";
         let rows: Vec<(String, u32, Vec<u8>)> =
@@ -183,13 +199,30 @@ impl Checker {
     fn states(&self, session: &str) -> Result<States, String> {
         let mut states = States::default();
         for task in Task::ALL {
-            let sql = "select number, state, claims from work where session = ?1 and task = ?2 order by number";
-            let rows: Vec<(u16, String, u32)> = select(&self.room, sql, params![session, task.name()], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })?;
+            let sql = "select number, state from work where session = ?1 and task = ?2 order by number";
+            let rows: Vec<(u16, String)> =
+                select(&self.room, sql, params![session, task.name()], |row| Ok((row.get(0)?, row.get(1)?)))?;
             states.0.insert(task, rows);
         }
         Ok(states)
+    }
+
+    /// Writes down, of a recorder that has just died, which rows it died at.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn note_death(&self, sessions: &Sessions, script: &Script) -> Result<(), String> {
+        for task in Task::ALL {
+            let sql = "select session, number from work where state = 'running' and task = ?1";
+            let rows: Vec<(String, u16)> =
+                select(&self.room, sql, [task.name()], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let mut seen = script.seen.borrow_mut();
+            for (session, window) in rows {
+                let known = sessions.get(&session).ok_or_else(|| format!("a row of an unknown session {session}"))?;
+                seen.entry((known.number, window, task)).or_default().deaths += 1;
+            }
+        }
+        Ok(())
     }
 
     /// Whether a window of this service is being worked on.
@@ -273,19 +306,19 @@ impl Checker {
 }
 
 #[derive(Debug, Default)]
-struct States(BTreeMap<Task, Vec<(u16, String, u32)>>);
+struct States(BTreeMap<Task, Vec<(u16, String)>>);
 
 impl States {
-    fn all(&self, task: Task) -> &[(u16, String, u32)] {
+    fn all(&self, task: Task) -> &[(u16, String)] {
         self.0.get(&task).map(Vec::as_slice).unwrap_or_default()
     }
 
     fn any(&self, task: Task, state: &str) -> bool {
-        self.all(task).iter().any(|(_, s, _)| s == state)
+        self.all(task).iter().any(|(_, s)| s == state)
     }
 
     fn are_all(&self, task: Task, state: &str) -> bool {
-        !self.all(task).is_empty() && self.all(task).iter().all(|(_, s, _)| s == state)
+        !self.all(task).is_empty() && self.all(task).iter().all(|(_, s)| s == state)
     }
 }
 
@@ -293,12 +326,12 @@ impl States {
 fn rows_are_true(known: &Known, states: &States, script: &Script) -> Result<(), String> {
     let seen = script.seen.borrow();
     for task in Task::ALL {
-        for (window, state, claims) in states.all(task) {
+        for (window, state) in states.all(task) {
             let seen = seen.get(&(known.number, *window, task)).cloned().unwrap_or_default();
             let is_true = match state.as_str() {
                 "done" => seen.successes > 0,
-                // Three claims are enough: the box may go down, or its disk be full, before the engine is even asked.
-                "failed" => seen.failures > 0 || *claims >= 3 || known.dropped,
+                // The box may have gone down before the engine was even asked.
+                "failed" => seen.failures > 0 || seen.deaths >= 3 || known.dropped,
                 _ => true,
             };
             if !is_true {

@@ -2,7 +2,7 @@
 //! every attempt at it. What happened is written down as the ground truth that records are held against.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Duration;
@@ -51,6 +51,8 @@ pub struct Seen {
     pub kills: u32,
     /// Attempts that went well.
     pub successes: u32,
+    /// How often the recorder died while the row was claimed.
+    pub deaths: u32,
 }
 
 /// What all engines of a simulation share.
@@ -63,8 +65,8 @@ pub struct Script {
     pub outage: Cell<Option<Task>>,
     /// No more faults.
     pub kind: Cell<bool>,
-    /// Whether a window waits for the box to go down.
-    pub kill_pending: Cell<bool>,
+    /// Windows that wait for the box to go down.
+    killers: RefCell<BTreeSet<RowKey>>,
     /// Rung when the box is to go down.
     pub kill: Rc<Notify>,
 }
@@ -79,8 +81,22 @@ impl Script {
             seen: RefCell::default(),
             outage: Cell::new(None),
             kind: Cell::new(false),
-            kill_pending: Cell::new(false),
+            killers: RefCell::default(),
             kill: Rc::default(),
+        }
+    }
+
+    /// Whether a window waits for the box to go down.
+    #[must_use]
+    pub fn is_kill_pending(&self) -> bool {
+        !self.killers.borrow().is_empty()
+    }
+
+    /// The box goes down, with what is at work.
+    pub fn note_kill(&self) {
+        let mut seen = self.seen.borrow_mut();
+        for key in self.killers.borrow().iter() {
+            seen.entry(*key).or_default().kills += 1;
         }
     }
 
@@ -113,8 +129,8 @@ impl Script {
         let note = |change: fn(&mut Seen)| change(self.seen.borrow_mut().entry(key).or_default());
         note(|seen| seen.begun += 1);
         if act == Act::KillBox {
-            note(|seen| seen.kills += 1);
-            self.kill_pending.set(true);
+            self.killers.borrow_mut().insert(key);
+            let _until_it_is_stopped = Killer { script: self, key };
             self.kill.notify_one();
             std::future::pending::<()>().await;
         }
@@ -137,6 +153,18 @@ impl Script {
                 Err(fault)
             }
         }
+    }
+}
+
+/// An attempt that takes the box down, unless it is stopped before.
+struct Killer<'a> {
+    script: &'a Script,
+    key: RowKey,
+}
+
+impl Drop for Killer<'_> {
+    fn drop(&mut self) {
+        self.script.killers.borrow_mut().remove(&self.key);
     }
 }
 

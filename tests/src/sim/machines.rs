@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use appliance::conclude::conclude_all;
 use appliance::context::{Aside, Context, Doors};
@@ -58,20 +59,31 @@ impl Program {
 }
 
 /// A board whose sensors the simulation sets.
-#[derive(Default)]
-pub struct SimBoard(std::sync::atomic::AtomicBool);
+pub struct SimBoard(AtomicI32);
 
 impl SimBoard {
-    /// Whether it is too hot.
-    pub fn set_hot(&self, hot: bool) {
-        self.0.store(hot, std::sync::atomic::Ordering::Relaxed);
+    /// Cool enough for anything.
+    pub const COOL: i32 = 50;
+    /// Too hot to begin with anything.
+    pub const HOT: i32 = 82;
+    /// So hot that what is under way is stopped.
+    pub const BURNING: i32 = 90;
+
+    /// Sets its temperature, in degrees Celsius.
+    pub fn set_celsius(&self, celsius: i32) {
+        self.0.store(celsius, Ordering::Relaxed);
+    }
+}
+
+impl Default for SimBoard {
+    fn default() -> Self {
+        Self(AtomicI32::new(Self::COOL))
     }
 }
 
 impl Vitals for SimBoard {
     fn board(&self) -> BoardHealth {
-        let celsius = if self.0.load(std::sync::atomic::Ordering::Relaxed) { 82.0 } else { 50.0 };
-        BoardHealth { celsius: Some(celsius), ..BoardHealth::default() }
+        BoardHealth { celsius: Some(self.0.load(Ordering::Relaxed).into()), ..BoardHealth::default() }
     }
 
     fn models(&self, _: Task) -> Option<Ailment> {
@@ -213,7 +225,6 @@ impl RoomBox {
 
     /// SIGKILL to the recorder.
     pub async fn kill_recorder(&mut self) {
-        self.script.kill_pending.set(false);
         self.recorder.kill().await;
         self.context = None;
     }

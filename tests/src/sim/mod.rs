@@ -29,7 +29,7 @@ use checks::{Checker, Known, Sessions, acknowledged_truly, eyes};
 use dice::SimDice;
 use engines::{Script, WINDOW, samples};
 use hub::Hub;
-use machines::{CLINIC, RoomBox, Server};
+use machines::{CLINIC, RoomBox, Server, SimBoard};
 
 /// Steps of the unkind part; each lasts a few seconds of virtual time.
 const STEPS: u32 = 45;
@@ -105,7 +105,7 @@ impl World {
         for _ in 0..STEPS {
             let (pause, kill) = (self.dice.millis(100..6_000), self.script.kill.clone());
             // A window that takes the box down does so at once.
-            if tokio::time::timeout(pause, kill.notified()).await.is_ok() {
+            if tokio::time::timeout(pause, kill.notified()).await.is_ok() && self.script.is_kill_pending() {
                 self.kill_recorder().await?;
             }
             self.look()?;
@@ -168,9 +168,10 @@ impl World {
                 self.script.outage.set(None);
             }
             79..82 => {
-                self.room.board.set_hot(true);
+                let celsius = if self.dice.happens(0.5) { SimBoard::HOT } else { SimBoard::BURNING };
+                self.room.board.set_celsius(celsius);
                 tokio::time::sleep(self.dice.millis(1_000..15_000)).await;
-                self.room.board.set_hot(false);
+                self.room.board.set_celsius(SimBoard::COOL);
             }
             82..86 => self.move_a_breaker()?,
             86..91 => self.drop_one().await?,
@@ -251,7 +252,9 @@ impl World {
     async fn kill_recorder(&mut self) -> Done {
         self.report.deaths += 1;
         let before = self.breakers();
+        self.script.note_kill();
         self.room.kill_recorder().await;
+        self.checker.note_death(&self.sessions, &self.script)?;
         tokio::time::sleep(engines::downtime(&mut self.dice)).await;
         self.look()?;
         self.restart(&before)
@@ -288,6 +291,7 @@ impl World {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.room.reboot().await;
+        self.checker.note_death(&self.sessions, &self.script)?;
         tokio::time::sleep(engines::downtime(&mut self.dice)).await;
         self.look()
     }
@@ -306,9 +310,13 @@ impl World {
         let is_room = self.dice.happens(0.7);
         let disk = if is_room { self.room.disk.borrow().clone() } else { self.server.disk.borrow().clone() };
         self.is_disk_faithful &= !is_room;
-        disk.set_full(true);
-        tokio::time::sleep(self.dice.millis(500..12_000)).await;
-        disk.set_full(false);
+        // Most disks that are full have a little room again, and are full again.
+        for _ in 0..self.dice.number(1..7) {
+            disk.set_full(true);
+            tokio::time::sleep(self.dice.millis(500..4_000)).await;
+            disk.set_full(false);
+            tokio::time::sleep(self.dice.millis(0..3_000)).await;
+        }
     }
 
     fn move_a_breaker(&mut self) -> Done {
@@ -398,13 +406,14 @@ impl World {
         self.script.kind.set(true);
         self.script.outage.set(None);
         // A window may be about to take the box down.
-        if self.script.kill_pending.get() {
+        if self.script.is_kill_pending() {
             self.kill_recorder().await?;
         }
-        self.room.board.set_hot(false);
+        self.room.board.set_celsius(SimBoard::COOL);
         self.hub.be_kind();
         if self.room.disk.borrow().is_dead() {
             self.room.reboot().await;
+            self.checker.note_death(&self.sessions, &self.script)?;
         }
         if self.server.disk.borrow().is_dead() {
             self.server.kill().await;
