@@ -94,10 +94,9 @@ impl Store {
     pub fn processing_times(&self, limit: u32) -> Result<Vec<(f64, f64)>, StoreError> {
         let connection = self.lock();
         let mut statement = connection.prepare_cached(
-            "select s.samples / 16000.0, (r.created_at - s.ended_at) / 1000.0
-             from records r join sessions s on s.id = r.session
-             where r.revision = 1 and s.status = 'done' and s.ended_at is not null and s.samples >= 960000
-             order by r.created_at desc limit ?1",
+            "select samples / 16000.0, (concluded_at - ended_at) / 1000.0 from sessions
+             where concluded_at is not null and status = 'done' and ended_at is not null and samples >= 960000
+             order by concluded_at desc limit ?1",
         )?;
         let rows = statement.query_map([limit], |row| Ok((row.get(0)?, row.get::<_, f64>(1)?.max(0.0))))?;
         Ok(rows.collect::<Result<_, _>>()?)

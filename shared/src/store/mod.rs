@@ -28,7 +28,8 @@ pub use sessions::{FailureCount, Finish, NewSession, SessionRow};
 pub use work::{Claim, Row, RowState, WindowRow};
 
 /// Each entry brings the database from its index to the next version.
-const MIGRATIONS: &[&str] = &[include_str!("migration-1.sql"), include_str!("migration-2.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migration-1.sql"), include_str!("migration-2.sql"), include_str!("migration-3.sql")];
 
 /// How long one process waits while the other writes. Writes take milliseconds; a card that stalls takes seconds.
 const BUSY: Duration = Duration::from_secs(10);

@@ -333,7 +333,7 @@ impl Store {
         let error = finish.error.map(serde_json::to_string).transpose()?;
         transaction.execute(
             "update sessions set status = ?2, diarization_status = ?3, error_message = ?4, error_type = ?5, error = ?6,
-             revision = ?7, updated_at = ?8 where id = ?1",
+             revision = ?7, updated_at = ?8, concluded_at = coalesce(concluded_at, ?8) where id = ?1",
             params![
                 finish.session,
                 finish.status.name(),
@@ -421,8 +421,9 @@ impl Store {
             (select count(*) from sessions where status in ('recording', 'paused')),
             (select count(*) from sessions where status in ('queued', 'processing', 'postponed')),
             (select count(*) from outbox where state = 'pending'),
-            (select count(*) from sessions s where (s.status = 'failed' and s.dropped_at is null) or exists (
-               select 1 from outbox o where o.session = s.id and o.revision = s.revision and o.state = 'refused'))";
+            (select count(*) from sessions where status = 'failed' and dropped_at is null)
+            + (select count(*) from outbox o join sessions s on s.id = o.session and s.revision = o.revision
+               where o.state = 'refused' and not (s.status = 'failed' and s.dropped_at is null))";
         let count = |row: &Row<'_>, at| row.get::<_, i64>(at).map(|n| u64::try_from(n).unwrap_or(0));
         Ok(self.lock().query_row(sql, [], |row| {
             Ok(QueueHealth {

@@ -202,3 +202,48 @@ fn the_queue_counts_every_session_once() {
     let queue = store.queue().unwrap();
     assert_eq!((queue.recording, queue.queued, queue.unacknowledged, queue.dead_lettered), (1, 1, 1, 0));
 }
+
+#[test]
+fn a_failed_session_that_the_clinic_refuses_is_one_dead_letter() {
+    let (_folder, store) = store();
+    for (id, status) in [("failed", Status::Failed), ("refused", Status::Done), ("both", Status::Failed)] {
+        store.begin_session(&new(id), NOW).unwrap();
+        store.finish(&Finish { status, ..finish(id, b"p", id) }, NOW).unwrap();
+    }
+    assert_eq!(store.queue().unwrap().dead_lettered, 2);
+    store.parcel_damaged("refused", 1).unwrap();
+    store.parcel_damaged("both", 1).unwrap();
+    let queue = store.queue().unwrap();
+    assert_eq!((queue.unacknowledged, queue.dead_lettered), (1, 3));
+}
+
+/// Release 2 kept the time of a session's first record beside the record alone.
+#[test]
+fn sessions_of_the_previous_release_know_when_they_were_concluded() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("box.db");
+    let old = Connection::open(&path).unwrap();
+    MIGRATIONS[..2].iter().for_each(|sql| old.execute_batch(sql).unwrap());
+    old.pragma_update(None, "user_version", 2).unwrap();
+    old.execute_batch(
+        "insert into sessions (id, status, consent, time_quality, started_at, ended_at, created_at, updated_at, samples)
+           values ('a', 'done', '{}', 'synchronized', 0, 120000, 0, 999000, 1920000);
+         insert into records values ('a', 1, x'7b7d', 150000), ('a', 2, x'7b7d', 900000);",
+    )
+    .unwrap();
+    drop(old);
+    assert_eq!(Store::open(&path).unwrap().processing_times(5).unwrap(), [(120.0, 30.0)]);
+}
+
+#[test]
+fn how_long_processing_took_is_counted_to_the_first_record() {
+    let (_folder, store) = store();
+    let later = |seconds: i64| WallTime(NOW.0 + seconds * 1000);
+    for (id, samples) in [("long", 16_000 * 90), ("short", 16_000)] {
+        store.begin_session(&new(id), NOW).unwrap();
+        store.end_session(id, samples, NOW, NOW).unwrap();
+        store.finish(&finish(id, b"p", id), later(45)).unwrap();
+    }
+    store.finish(&Finish { revision: 2, ..finish("long", b"q", "r") }, later(9000)).unwrap();
+    assert_eq!(store.processing_times(5).unwrap(), [(90.0, 45.0)]);
+}
