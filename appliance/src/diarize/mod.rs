@@ -1,9 +1,14 @@
 //! Who spoke when: pieces of speech, one clustering of all voices over the whole session, turns. No I/O.
 
+pub mod activity;
 pub mod cluster;
+pub mod global;
+pub mod hierarchy;
 mod means;
+pub mod powerset;
 mod similarity;
 pub mod turns;
+pub mod vbx;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,6 +59,14 @@ pub struct Turn {
     pub end: f64,
     /// From 0, in order of first speech.
     pub speaker: usize,
+}
+
+/// The cosine of two vectors; 0 where one is nothing.
+#[must_use]
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let length = |v: &[f32]| similarity::dot(v, v).sqrt();
+    let both = length(a) * length(b);
+    if both > 0.0 { similarity::dot(a, b) / both } else { 0.0 }
 }
 
 /// The pieces of `regions`: a short region whole, a longer one in overlapping steps, the last flush with its end.
