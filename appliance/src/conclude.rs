@@ -18,12 +18,15 @@ use shared::task::Task;
 use tracing::{error, info, warn};
 
 use crate::context::Context;
-use crate::diarize::{self, Tuning, Turn};
+use crate::diarize::Turn;
+use crate::diarize::global::Bounds;
 use crate::label::{Spoken, label, speaker_label};
 use crate::models::{LOCK, Role};
 use crate::spool::SpoolReader;
 use crate::verdict::{Ended, Loss, Verdict, decide};
-use crate::worker::{Transcribed, Voiced};
+use crate::voicing::Voiced;
+use crate::who::Who;
+use crate::worker::Transcribed;
 
 /// How often sessions are looked at by themselves.
 const LOOK: Duration = Duration::from_secs(1);
@@ -272,7 +275,7 @@ fn compose(
     transcription: &[TranscriptionRow],
     diarization: &[DiarizationRow],
 ) -> Result<Record, ConcludeError> {
-    let voices = Voices::of(diarization);
+    let who = Who::of(diarization, Bounds::of(&context.settings.session));
     let spoken: Vec<Spoken> = transcription
         .iter()
         .flat_map(|row| {
@@ -289,11 +292,7 @@ fn compose(
         transcription.iter().filter_map(|r| Some(r.result.as_ref()?.model.as_str())).collect();
     transcribers.sort_unstable();
     transcribers.dedup();
-    let (turns, speech) = match &voices {
-        Some(voices) => (Some(voices.turns.as_slice()), Some(voices.regions.as_slice())),
-        None => (None, None),
-    };
-    let speakers = speakers(turns.unwrap_or_default());
+    let speakers = speakers(who.as_ref().map_or(&[], |who| who.turns.as_slice()));
     let now = context.now().wall;
     let ended_at = session.ended_at.unwrap_or(now);
     Ok(Record {
@@ -312,9 +311,9 @@ fn compose(
         consent: session.consent.clone(),
         speaker_count: SpeakerCount { best: u32::try_from(speakers.len()).unwrap_or(u32::MAX), maybe: None },
         speakers,
-        segments: label(&spoken, turns, speech),
+        segments: label(&spoken, who.as_ref()),
         gaps: gaps(context, session),
-        models: models(context, &transcribers, voices.as_ref().map(|v| v.model.as_str())),
+        models: models(context, &transcribers, who.as_ref().map_or(&[], |who| &who.models)),
         attempts: Attempts {
             transcription: highest(context, session, Task::Transcription)?,
             diarization: highest(context, session, Task::Diarization)?,
@@ -336,33 +335,9 @@ fn highest(context: &Context, session: &SessionRow, task: Task) -> Result<u32, S
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn turns(store: &Store, session: &str) -> Result<Vec<Turn>, StoreError> {
+pub fn turns(store: &Store, session: &str, bounds: Bounds) -> Result<Vec<Turn>, StoreError> {
     let rows: Vec<DiarizationRow> = store.rows(session, Task::Diarization)?;
-    Ok(Voices::of(&rows).map(|v| v.turns).unwrap_or_default())
-}
-
-struct Voices {
-    model: String,
-    regions: Vec<(f64, f64)>,
-    turns: Vec<Turn>,
-}
-
-impl Voices {
-    /// Clusters every voice of the session at once. `None` if there are no diarized windows.
-    fn of(rows: &[DiarizationRow]) -> Option<Self> {
-        let voiced: Vec<&Voiced> = rows.iter().filter_map(|r| r.result.as_ref()).collect();
-        let model = voiced.first()?.model.clone();
-        let (mut regions, mut pieces, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
-        // Vectors of two models cannot be compared: windows heard by another model than the first keep no speaker.
-        for window in voiced.iter().filter(|v| v.model == model) {
-            let first = regions.len();
-            regions.extend_from_slice(&window.regions);
-            pieces.extend(window.pieces.iter().map(|p| diarize::Piece { region: p.region + first, ..*p }));
-            vectors.extend(window.vectors());
-        }
-        let turns = diarize::diarize(&regions, &pieces, &vectors, &Tuning::of(&model));
-        Some(Self { model, regions, turns })
-    }
+    Ok(Who::of(&rows, bounds).map(|who| who.turns).unwrap_or_default())
 }
 
 fn speakers(turns: &[Turn]) -> Vec<Speaker> {
@@ -386,9 +361,9 @@ fn gaps(context: &Context, session: &SessionRow) -> Vec<Gap> {
         .collect()
 }
 
-fn models(context: &Context, transcribers: &[&str], voice: Option<&str>) -> Vec<Model> {
-    let vad = voice.and_then(|_| crate::models::ranked(Role::Vad).next()).map(|m| m.id.as_str());
-    let ids = transcribers.iter().copied().chain(vad).chain(voice);
+fn models(context: &Context, transcribers: &[&str], voices: &[String]) -> Vec<Model> {
+    let vad = voices.first().and_then(|_| crate::models::ranked(Role::Vad).next()).map(|m| m.id.as_str());
+    let ids = transcribers.iter().copied().chain(vad).chain(voices.iter().map(String::as_str));
     let known = ids.filter_map(|id| LOCK.iter().find(|m| m.id == id));
     known
         .map(|entry| Model {

@@ -67,6 +67,16 @@ impl Engines {
         checked.unwrap_or_else(|_| Err(EngineFault::Reported { code: "the model check was cancelled".into() }))
     }
 
+    /// The segmentation network to use beside a voice model, if there is one; checked on a thread of its own.
+    ///
+    /// # Errors
+    /// [`EngineFault::ModelUnusable`].
+    pub async fn segmentation(&self, voice: &'static Entry) -> Result<Option<Installed>, EngineFault> {
+        let models = self.models.clone();
+        let checked = tokio::task::spawn_blocking(move || models.segmentation(voice)).await;
+        checked.unwrap_or_else(|_| Err(EngineFault::Reported { code: "the model check was cancelled".into() }))
+    }
+
     /// The checksum of a model that had a part in a record.
     #[must_use]
     pub fn sha256(&self, entry: &'static Entry) -> String {
@@ -113,7 +123,12 @@ impl Engines {
     ///
     /// # Errors
     /// [`EngineFault::Unavailable`] without ONNX Runtime, with where it was looked for.
-    pub fn voices_spec(&self, vad: &Installed, voice: Option<&Installed>) -> Result<Spec, EngineFault> {
+    pub fn voices_spec(
+        &self,
+        vad: &Installed,
+        voice: Option<&Installed>,
+        segmentation: Option<&Installed>,
+    ) -> Result<Spec, EngineFault> {
         let library = self.library.as_ref().ok_or_else(|| EngineFault::Unavailable {
             problem: "libonnxruntime.so was found neither in ROOMSCRIBE_ONNXRUNTIME, nor in lib beside the program's \
                       folder, nor in /usr/lib/roomscribe; ./dev setup or the package roomscribe installs it"
@@ -130,6 +145,10 @@ impl Engines {
         if let Some(voice) = voice {
             arguments.extend(["--voice".into(), voice.path.display().to_string()]);
             arguments.extend(["--minimum".into(), voice.entry.minimum_samples.to_string()]);
+            arguments.extend(["--input".into(), voice.entry.input.name().into()]);
+        }
+        if let Some(segmentation) = segmentation {
+            arguments.extend(["--segmentation".into(), segmentation.path.display().to_string()]);
         }
         Ok(self.spec("voices", arguments, self.limits.voice_memory_mib))
     }

@@ -5,6 +5,7 @@ use shared::record::{Flag, Segment, UNKNOWN_SPEAKER, Word, seconds};
 
 use crate::diarize::Turn;
 use crate::engine::{HeardWord, Phrase};
+use crate::who::Who;
 
 /// A word farther than this from every turn, in seconds, is nobody's.
 const REACH: f64 = 1.5;
@@ -14,6 +15,8 @@ const FLICKER: f64 = 0.7;
 const FLICKER_WORDS: usize = 2;
 /// A phrase with less than this share of speech was said by nobody.
 const SPEECH_SHARE: f64 = 0.2;
+/// A segment in more than this share of which somebody else speaks too is marked.
+const OVERLAP_SHARE: f64 = 0.2;
 /// Mean word probability below which a segment is marked.
 const LOW_CONFIDENCE: f64 = 0.4;
 
@@ -38,21 +41,20 @@ fn overlap(a: (f64, f64), b: (f64, f64)) -> f64 {
     (a.1.min(b.1) - a.0.max(b.0)).max(0.0)
 }
 
-/// Segments of one speaker each. `turns` is `None` where speakers could not be told apart; `speech`, if known, is
-/// where speech was heard, so that text over silence can be marked.
+/// Segments of one speaker each. `who` is `None` where speakers could not be told apart.
 #[must_use]
-pub fn label(spoken: &[Spoken], turns: Option<&[Turn]>, speech: Option<&[(f64, f64)]>) -> Vec<Segment> {
+pub fn label(spoken: &[Spoken], who: Option<&Who>) -> Vec<Segment> {
     let mut segments = Vec::new();
     for said in spoken {
         let words = &said.phrase.words;
-        let whose: Vec<Option<usize>> = match turns {
-            Some(turns) => steady(words, words.iter().map(|w| speaker_of(w, turns)).collect()),
+        let whose: Vec<Option<usize>> = match who {
+            Some(who) => steady(words, words.iter().map(|w| speaker_of(w, &who.exclusive)).collect()),
             None => vec![None; words.len()],
         };
         let mut from = 0;
         for to in 1..=words.len() {
             if to == words.len() || whose[to] != whose[from] {
-                segments.push(segment(&words[from..to], whose[from], said, speech));
+                segments.push(segment(&words[from..to], whose[from], said, who));
                 from = to;
             }
         }
@@ -99,15 +101,35 @@ fn steady(words: &[HeardWord], mut whose: Vec<Option<usize>>) -> Vec<Option<usiz
     }
 }
 
-fn segment(words: &[HeardWord], speaker: Option<usize>, said: &Spoken, speech: Option<&[(f64, f64)]>) -> Segment {
+/// Seconds of a stretch in which at least two speak.
+fn overlapped(turns: &[Turn], stretch: (f64, f64)) -> f64 {
+    let within = |turn: &&Turn| turn.start < stretch.1 && turn.end > stretch.0;
+    let near: Vec<&Turn> = turns.iter().take_while(|turn| turn.start < stretch.1).filter(within).collect();
+    let mut edges: Vec<(f64, i32)> =
+        near.iter().flat_map(|turn| [(turn.start.max(stretch.0), 1), (turn.end.min(stretch.1), -1)]).collect();
+    edges.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let (mut speaking, mut since, mut total) = (0, stretch.0, 0.0);
+    for (at, change) in edges {
+        if speaking >= 2 {
+            total += at - since;
+        }
+        (speaking, since) = (speaking + change, at);
+    }
+    total
+}
+
+fn segment(words: &[HeardWord], speaker: Option<usize>, said: &Spoken, who: Option<&Who>) -> Segment {
     let (start, end) = (words[0].start, words[words.len() - 1].end);
     let mut flags = Vec::new();
-    let heard = speech.map(|s| s.iter().map(|r| overlap((start, end), *r)).sum::<f64>());
+    let heard = who.map(|who| who.regions.iter().map(|r| overlap((start, end), *r)).sum::<f64>());
     if heard.is_some_and(|heard| heard < SPEECH_SHARE * (end - start).max(0.01)) {
         flags.push(Flag::NonSpeech);
     }
     if words.iter().map(|w| w.probability).sum::<f64>() / (words.len() as f64) < LOW_CONFIDENCE {
         flags.push(Flag::LowConfidence);
+    }
+    if who.is_some_and(|who| overlapped(&who.turns, (start, end)) > OVERLAP_SHARE * (end - start)) {
+        flags.push(Flag::Overlap);
     }
     if said.blind_cut {
         flags.push(Flag::BlindCut);
@@ -146,6 +168,12 @@ mod tests {
         Spoken { phrase: Phrase { start, end, words }, blind_cut: false, model: "m".into() }
     }
 
+    fn who(turns: &[Turn], regions: &[(f64, f64)]) -> Who {
+        Who { models: vec![], regions: regions.to_vec(), turns: turns.to_vec(), exclusive: turns.to_vec() }
+    }
+
+    const ALWAYS: &[(f64, f64)] = &[(0.0, 1e9)];
+
     fn turn(start: f64, end: f64, speaker: usize) -> Turn {
         Turn { start, end, speaker }
     }
@@ -157,34 +185,42 @@ mod tests {
     #[test]
     fn a_phrase_is_split_where_the_speaker_changes_and_never_within_a_word() {
         let said = spoken(&[(0.0, 0.5), (0.5, 1.0), (1.0, 1.6), (1.6, 2.2), (2.2, 3.0)]);
-        let segments = label(&[said], Some(&[turn(0.0, 1.2, 0), turn(1.2, 3.0, 1)]), None);
+        let segments = label(&[said], Some(&who(&[turn(0.0, 1.2, 0), turn(1.2, 3.0, 1)], ALWAYS)));
         assert_eq!(whose(&segments), [("Speaker 1", 2), ("Speaker 2", 3)]);
     }
 
     #[test]
     fn a_word_that_leans_over_a_turn_by_inexact_times_stays_with_its_phrase() {
         let said = spoken(&[(0.0, 0.5), (0.5, 1.0), (1.0, 1.4), (1.4, 1.7)]);
-        let segments = label(&[said], Some(&[turn(0.0, 1.45, 0), turn(1.45, 9.0, 1)]), None);
+        let segments = label(&[said], Some(&who(&[turn(0.0, 1.45, 0), turn(1.45, 9.0, 1)], ALWAYS)));
         assert_eq!(whose(&segments), [("Speaker 1", 4)]);
     }
 
     #[test]
     fn without_turns_everybody_is_the_unknown_speaker() {
-        let segments = label(&[spoken(&[(0.0, 1.0), (1.0, 2.0)])], None, None);
+        let segments = label(&[spoken(&[(0.0, 1.0), (1.0, 2.0)])], None);
         assert_eq!(whose(&segments), [("Unknown Speaker", 2)]);
     }
 
     #[test]
     fn each_segment_says_which_model_wrote_it() {
         let smaller = Spoken { model: "smaller".into(), ..spoken(&[(5.0, 6.0)]) };
-        let segments = label(&[spoken(&[(0.0, 1.0)]), smaller], None, None);
+        let segments = label(&[spoken(&[(0.0, 1.0)]), smaller], None);
         assert_eq!(segments.iter().map(|s| s.model.as_str()).collect::<Vec<_>>(), ["m", "smaller"]);
     }
 
     #[test]
     fn text_where_nobody_spoke_is_kept_and_marked() {
-        let segments = label(&[spoken(&[(10.0, 11.0)])], Some(&[turn(0.0, 2.0, 0)]), Some(&[(0.0, 2.0)]));
+        let segments = label(&[spoken(&[(10.0, 11.0)])], Some(&who(&[turn(0.0, 2.0, 0)], &[(0.0, 2.0)])));
         assert_eq!(whose(&segments), [("Unknown Speaker", 1)]);
         assert_eq!(segments[0].flags, [Flag::NonSpeech]);
+    }
+
+    #[test]
+    fn words_over_which_somebody_else_speaks_are_marked() {
+        let turns = [turn(0.0, 4.0, 0), turn(2.0, 3.0, 1)];
+        let who = Who { exclusive: vec![turn(0.0, 4.0, 0)], ..who(&turns, ALWAYS) };
+        let flags = |from, to| label(&[spoken(&[(from, to)])], Some(&who))[0].flags.clone();
+        assert_eq!((flags(0.0, 2.0), flags(1.0, 4.0)), (vec![], vec![Flag::Overlap]));
     }
 }

@@ -26,5 +26,7 @@ pub mod speech;
 pub mod spool;
 pub mod verdict;
 pub mod vitals;
+pub mod voicing;
+pub mod who;
 pub mod windows;
 pub mod worker;

@@ -54,9 +54,9 @@ impl Vitals for System {
     fn models(&self, task: Task) -> Option<Ailment> {
         let roles: &[Role] = match task {
             Task::Transcription => &[Role::Transcriber],
-            Task::Diarization => &[Role::Vad, Role::Voice],
+            Task::Diarization => &[Role::Vad, Role::Voice, Role::Segmentation],
         };
-        roles.iter().find_map(|role| match self.models.best(*role) {
+        roles.iter().find_map(|role| match self.models.used(*role) {
             Err(EngineFault::ModelUnusable { model, problem, remedy }) => {
                 Some(Ailment::ModelUnusable { model, problem, remedy })
             }

@@ -23,7 +23,7 @@ use crate::spool::SpoolReader;
 
 /// How often the spool is looked at.
 const LOOK: Duration = Duration::from_millis(500);
-/// A recording that ends this soon after a full window is not cut again.
+/// A recording that ends this soon after a full window is not cut again; so long a session is waited for.
 const TAIL: Duration = Duration::from_millis(500);
 /// How long cutting waits for the voice engine: the next window begins in seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -100,9 +100,11 @@ async fn cut_all(context: &Context, session: &str, voices: &mut impl Voices) -> 
         let ended = context.store.session(session)?.ended_at.is_some();
         let total = reader.refresh()?;
         let left = total.saturating_sub(from);
-        let (stretch, blind_cut) = if ended && left <= full + samples_in(TAIL) {
+        // The same question for a session that goes on and one that has ended, so that both are cut alike.
+        let is_more = left > full + samples_in(TAIL);
+        let (stretch, blind_cut) = if ended && !is_more {
             (from..total, false)
-        } else if left >= full {
+        } else if is_more {
             let cut = place(session, &mut reader, from..from + full, voices).await?;
             (from..from + cut.at, cut.blind)
         } else {

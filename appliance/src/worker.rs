@@ -3,8 +3,6 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use shared::error::{
     DiarizationError, EngineFault, FailedAttempt, Fault, GuardError, RetryExhaustedError, TaskFailure,
@@ -16,14 +14,13 @@ use shared::store::{Claim, StoreError};
 use shared::task::Task;
 use tracing::{Instrument as _, error, info, info_span, warn};
 
-use crate::audio::seconds;
+use crate::audio::{samples_in, seconds};
 use crate::context::Context;
-use crate::diarize::{Piece, Tuning, pieces};
-use crate::engine::protocol::{float_bytes, floats};
+use crate::engine::protocol::CHUNK;
 use crate::engine::{Phrase, Transcriber, Voices};
 use crate::ladder::Signs;
-use crate::speech;
 use crate::spool::SpoolReader;
+use crate::voicing::{WindowAudio, hear};
 
 /// How long a lane with nothing to do waits before it looks again by itself.
 const IDLE: Duration = Duration::from_millis(500);
@@ -39,36 +36,12 @@ pub struct Transcribed {
     pub phrases: Vec<Phrase>,
 }
 
-/// What diarization leaves of a window; seconds from the session's start.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Voiced {
-    /// Id of the voice model.
-    pub model: String,
-    /// Where speech is.
-    pub regions: Vec<(f64, f64)>,
-    /// Stretches of it; regions counted within this window.
-    pub pieces: Vec<Piece>,
-    /// One after the other, 32-bit floats in base64.
-    vectors: String,
-}
-
-impl Voiced {
-    /// The vector of each piece.
-    #[must_use]
-    pub fn vectors(&self) -> Vec<Vec<f32>> {
-        let all = floats(&BASE64_STANDARD.decode(&self.vectors).unwrap_or_default());
-        match all.len() / self.pieces.len().max(1) {
-            0 => Vec::new(),
-            dimension => all.chunks_exact(dimension).map(<[f32]>::to_vec).collect(),
-        }
-    }
-}
-
 /// Transcribes window after window, for ever.
 pub async fn transcription_lane(context: Arc<Context>, engine: impl Transcriber) {
     let engine = tokio::sync::Mutex::new(engine);
     let kind = Kind {
         task: Task::Transcription,
+        lead: 0,
         exhausted: TranscriptionError::ClaimsExhausted,
         invalid: |problem| TranscriptionError::AudioInvalid { problem },
         fault: |fault| TranscriptionError::Engine { fault },
@@ -77,9 +50,9 @@ pub async fn transcription_lane(context: Arc<Context>, engine: impl Transcriber)
         let rungs = engine.try_lock().map_or(1, |engine| engine.rungs());
         Rungs { rung: choose_model(&context, rungs), rungs }
     };
-    lane(&context, &kind, models, async |claim, pcm, rung| {
-        let offset = seconds(claim.window.start_sample);
-        let heard = engine.lock().await.transcribe(pcm, rung).await?;
+    lane(&context, &kind, models, async |audio, rung| {
+        let offset = seconds(audio.start_sample);
+        let heard = engine.lock().await.transcribe(audio.window(), rung).await?;
         let mut ladder = context.ladder.lock().unwrap_or_else(PoisonError::into_inner);
         ladder.ended_with(rung, context.now().uptime);
         *context.transcriber.lock().unwrap_or_else(PoisonError::into_inner) = Some(heard.model.clone());
@@ -105,38 +78,20 @@ fn choose_model(context: &Context, rungs: u32) -> u32 {
 pub async fn diarization_lane(context: Arc<Context>, mut engine: impl Voices) {
     let kind = Kind {
         task: Task::Diarization,
+        lead: CHUNK as u64,
         exhausted: DiarizationError::ClaimsExhausted,
         invalid: |_| DiarizationError::AudioInvalid,
         fault: |fault| DiarizationError::Engine { fault },
     };
-    lane(
-        &context,
-        &kind,
-        || Rungs::ONE,
-        async |claim, pcm, _| {
-            let offset = seconds(claim.window.start_sample);
-            let model = engine.model().await?;
-            let length = seconds(pcm.len() as u64);
-            let mut regions = speech::regions(&engine.speech(pcm).await?, length);
-            let mut pieces = pieces(&regions, &Tuning::of(&model));
-            let sample = |at: f64| ((at * f64::from(crate::audio::SAMPLE_RATE_HZ)).round() as usize).min(pcm.len());
-            let stretches: Vec<_> = pieces.iter().map(|p| sample(p.start)..sample(p.end)).collect();
-            let vectors = engine.embed(pcm, &stretches).await?;
-            regions.iter_mut().for_each(|r| *r = (r.0 + offset, r.1 + offset));
-            for piece in &mut pieces {
-                piece.start += offset;
-                piece.end += offset;
-            }
-            let vectors = BASE64_STANDARD.encode(float_bytes(&vectors.concat()));
-            Ok(Voiced { model, regions, pieces, vectors })
-        },
-    )
-    .await;
+    let step = samples_in(Duration::from_secs_f64(context.settings.engine.segmentation_step));
+    lane(&context, &kind, || Rungs::ONE, async |audio, _| hear(&mut engine, audio, step).await).await;
 }
 
 /// What differs between the lanes.
 struct Kind<E> {
     task: Task,
+    /// Samples before a window that are read with it.
+    lead: u64,
     exhausted: E,
     invalid: fn(String) -> E,
     fault: fn(EngineFault) -> E,
@@ -154,7 +109,7 @@ async fn lane<R: Serialize, E: Fault + Serialize + Clone>(
     context: &Context,
     kind: &Kind<E>,
     models: impl Fn() -> Rungs,
-    mut attempt: impl AsyncFnMut(&Claim, &[i16], u32) -> Result<R, EngineFault>,
+    mut attempt: impl AsyncFnMut(WindowAudio<'_>, u32) -> Result<R, EngineFault>,
 ) {
     let exhausted = TaskFailure::at_once(kind.exhausted.clone());
     // What is running belongs to nobody: this lane is the only one of its task, and has just begun or was interrupted.
@@ -204,13 +159,14 @@ async fn work<R: Serialize, E: Fault + Serialize>(
     claim: &Claim,
     spool: &mut Option<(String, SpoolReader)>,
     models: Rungs,
-    attempt: &mut impl AsyncFnMut(&Claim, &[i16], u32) -> Result<R, EngineFault>,
+    attempt: &mut impl AsyncFnMut(WindowAudio<'_>, u32) -> Result<R, EngineFault>,
 ) -> Result<(), StoreError> {
     let (store, task) = (&context.store, kind.task);
     if store.session(&claim.session)?.status == Status::Queued {
         store.set_status(&claim.session, Status::Processing, context.now().wall)?;
     }
-    let pcm = match read(context, claim, spool) {
+    let lead = kind.lead.min(claim.window.start_sample);
+    let pcm = match read(context, claim, lead, spool) {
         Ok(pcm) => pcm,
         Err(why) => {
             let failure = TaskFailure::at_once((kind.invalid)(why.kind().to_string()));
@@ -221,10 +177,12 @@ async fn work<R: Serialize, E: Fault + Serialize>(
     };
     let begun = tokio::time::Instant::now();
     let guard = context.guard(task, &claim.session);
+    let start_sample = claim.window.start_sample;
+    let audio = WindowAudio { pcm: &pcm, lead: usize::try_from(lead).unwrap_or(0), start_sample };
     let call = guard.call(models, async |rung| {
         tokio::select! {
             biased;
-            answer = attempt(claim, &pcm, rung) => answer.map_err(kind.fault),
+            answer = attempt(audio, rung) => answer.map_err(kind.fault),
             stop = context.must_stop() => Err((kind.fault)(stop)),
         }
     });
@@ -304,9 +262,15 @@ fn settle<R: Serialize, E: Fault + Serialize>(
     }
 }
 
-/// A window's samples. The reader of the session in work is kept: opening one reads the whole recording.
-fn read(context: &Context, claim: &Claim, spool: &mut Option<(String, SpoolReader)>) -> std::io::Result<Vec<i16>> {
-    let stretch = claim.window.start_sample..claim.window.end_sample;
+/// The samples of a window and `lead` before it. The reader of the session in work is kept: opening one reads the whole
+/// recording.
+fn read(
+    context: &Context,
+    claim: &Claim,
+    lead: u64,
+    spool: &mut Option<(String, SpoolReader)>,
+) -> std::io::Result<Vec<i16>> {
+    let stretch = claim.window.start_sample.saturating_sub(lead)..claim.window.end_sample;
     let reader = match spool {
         Some((session, reader)) if *session == claim.session => reader,
         other => {

@@ -182,11 +182,21 @@ pub struct Session {
     pub require_diarization: bool,
     /// Whether speakers are told apart at all.
     pub diarization: bool,
+    /// Speakers there are at least.
+    pub speakers_at_least: u32,
+    /// Speakers there are at most; not less than at least.
+    pub speakers_at_most: u32,
 }
 
 impl Default for Session {
     fn default() -> Self {
-        Self { require_consent: true, require_diarization: false, diarization: true }
+        Self {
+            require_consent: true,
+            require_diarization: false,
+            diarization: true,
+            speakers_at_least: 1,
+            speakers_at_most: 20,
+        }
     }
 }
 
@@ -205,6 +215,8 @@ pub struct Engine {
     pub transcriber_memory_mib: u64,
     /// MiB the voice engine may hold.
     pub voice_memory_mib: u64,
+    /// Seconds from one chunk of the segmentation network to the next: the smaller, the better and the slower.
+    pub segmentation_step: f64,
 }
 
 impl Default for Engine {
@@ -215,6 +227,7 @@ impl Default for Engine {
             deadline_per_second: 6.0,
             transcriber_memory_mib: 1536,
             voice_memory_mib: 768,
+            segmentation_step: 2.5,
         }
     }
 }
@@ -326,6 +339,12 @@ impl Settings {
         {
             in_range(name, hour, hour < 24, "an hour from 0 to 23")?;
         }
+        let (least, most) = (self.session.speakers_at_least, self.session.speakers_at_most);
+        in_range("session.speakers_at_least", least, (1..=20).contains(&least), "between 1 and 20")?;
+        let fits = (least..=20).contains(&most);
+        in_range("session.speakers_at_most", most, fits, "between session.speakers_at_least and 20")?;
+        let step = self.engine.segmentation_step;
+        in_range("engine.segmentation_step", step, (0.1..=10.0).contains(&step), "between 0.1 and 10 seconds")?;
         let degrees =
             [("health.max_celsius", self.health.max_celsius), ("health.warm_celsius", self.health.warm_celsius)];
         for (name, value) in degrees {

@@ -16,4 +16,5 @@ mod matrix;
 mod process;
 mod prometheus;
 mod restart;
+mod streaming;
 mod surfaces;

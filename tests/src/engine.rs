@@ -52,14 +52,14 @@ impl Work {
             Self::Transcribe => engines.transcriber_spec(&model(Role::Transcriber).await),
             Self::Speech | Self::Embed => {
                 let (vad, voice) = (model(Role::Vad).await, model(Role::Voice).await);
-                engines.voices_spec(&vad, Some(&voice)).expect("./dev setup installs ONNX Runtime")
+                engines.voices_spec(&vad, Some(&voice), None).expect("./dev setup installs ONNX Runtime")
             }
         }
     }
 
     fn request(self, pcm: &[i16]) -> Request {
         let step = 2 * SAMPLE_RATE_HZ as usize;
-        let pieces = (0..pcm.len() / step).map(|i| i * step..(i + 1) * step);
+        let pieces = (0..pcm.len() / step).map(|i| std::iter::once(i * step..(i + 1) * step).collect());
         match self {
             Self::Transcribe => Request::Transcribe,
             Self::Speech => Request::Speech,

@@ -34,6 +34,9 @@ pub enum ModelsAction {
         /// Every model that can be had, not only the best of each role.
         #[arg(long)]
         all: bool,
+        /// Only this role; may be given several times. So even a demonstration model of an optional role is had.
+        #[arg(long, value_enum)]
+        role: Vec<Role>,
     },
     /// Check every installed model against its checksum.
     #[command(after_help = "Example: roomscribe models verify --root /tmp/box")]
@@ -45,10 +48,10 @@ pub fn models(root: &Root, action: ModelsAction, json: bool) -> Answer {
     match action {
         ModelsAction::List => Ok(list(&models, json)),
         ModelsAction::Verify => Ok(verify(&models, json)),
-        ModelsAction::Fetch { from, network, pin, all } => {
+        ModelsAction::Fetch { from, network, pin, all, role } => {
             let from: Vec<PathBuf> = from.into_iter().filter(|f| !f.as_os_str().is_empty()).collect();
             let network = network || from.is_empty();
-            run_fetch(root, &models, &Plan { from, network, pin, all }, json)
+            run_fetch(root, &models, &Plan { from, network, pin, all, roles: role }, json)
         }
     }
 }
@@ -83,7 +86,8 @@ fn list(models: &Models, json: bool) -> u8 {
 }
 
 fn verify(models: &Models, json: bool) -> u8 {
-    let results: Vec<(Role, Result<_, _>)> = Role::ALL.into_iter().map(|role| (role, models.best(role))).collect();
+    let used = |role| models.used(role).transpose().map(|result| (role, result));
+    let results: Vec<(Role, Result<_, _>)> = Role::ALL.into_iter().filter_map(used).collect();
     let is_sound = results.iter().all(|(_, result)| result.is_ok());
     for (role, result) in &results {
         let line = match result {
@@ -129,7 +133,9 @@ fn run_fetch(root: &Root, models: &Models, plan: &Plan, json: bool) -> Answer {
             outcome.tried.iter().for_each(|tried| say(format!("{:<12} not {tried}", "")));
         }
     }
-    let missing: Vec<String> = outcomes.iter().filter(|o| o.model.is_none()).map(|o| missing(o, plan)).collect();
+    let is_needed = |o: &&Outcome| o.role.is_required() || plan.roles.contains(&o.role);
+    let missing: Vec<String> =
+        outcomes.iter().filter(|o| o.model.is_none()).filter(is_needed).map(|o| missing(o, plan)).collect();
     if missing.is_empty() {
         return Ok(code::DONE);
     }

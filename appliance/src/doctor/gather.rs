@@ -44,7 +44,7 @@ pub fn gather(root: &Root, daemon: Daemon, env: impl Fn(&str) -> Option<String>)
         Ok(stored) => (stored, None),
         Err(why) => (Stored::default(), Some(report(&why))),
     };
-    let unusable = |role| match models.best(role) {
+    let unusable = |role| match models.used(role) {
         Err(EngineFault::ModelUnusable { model, problem, remedy }) => {
             Some(UnusableModel { role, model, problem, remedy })
         }

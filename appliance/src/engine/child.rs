@@ -162,7 +162,7 @@ impl EngineChild {
                 Ok(Running { process, input, output })
             }
             Ok((Reply::Failed { code }, _)) => Err(EngineFault::Unavailable { problem: code }),
-            Ok((Reply::Phrases(_) | Reply::Probabilities | Reply::Vectors { .. }, _)) => {
+            Ok((Reply::Phrases(_) | Reply::Probabilities | Reply::Scores { .. } | Reply::Vectors { .. }, _)) => {
                 Err(nonsense(Nonsense::OtherRequest))
             }
             Err(ended) => Err(self.verdict(ended, &process, self.spec.start_deadline).await),

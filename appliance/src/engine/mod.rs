@@ -3,6 +3,8 @@
 
 pub mod child;
 mod exchange;
+#[cfg(feature = "onnx")]
+mod fbank;
 pub mod phrases;
 mod process;
 pub mod protocol;
@@ -21,6 +23,8 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use shared::error::EngineFault;
 use shared::record::Said;
+
+use crate::diarize::powerset::Set;
 
 /// A word as the transcriber heard it; seconds from the start of the audio it was given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,18 +68,32 @@ pub trait Transcriber {
     fn transcribe(&mut self, pcm: &[i16], rung: u32) -> impl Future<Output = Result<Heard, EngineFault>>;
 }
 
+/// Which models tell voices apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VoiceModels {
+    /// Id of the speaker encoder.
+    pub voice: String,
+    /// Id of the segmentation network, where one is used.
+    pub segmentation: Option<String>,
+}
+
 /// Hears where speech is and whose it may be.
 pub trait Voices {
-    /// Id of the model that tells voices apart.
-    fn model(&mut self) -> impl Future<Output = Result<String, EngineFault>>;
+    /// The models that tell voices apart.
+    fn models(&mut self) -> impl Future<Output = Result<VoiceModels, EngineFault>>;
 
     /// Probability of speech in each frame of [`protocol::VAD_FRAME`] samples.
     fn speech(&mut self, pcm: &[i16]) -> impl Future<Output = Result<Vec<f32>, EngineFault>>;
 
-    /// A unit vector per piece (in samples of `pcm`); vectors of one model are as long as each other.
+    /// Who speaks in each frame of the chunks of [`protocol::CHUNK`] samples that begin at `starts`; what lies behind
+    /// `pcm` is silence.
+    fn segment(&mut self, pcm: &[i16], starts: &[usize]) -> impl Future<Output = Result<Vec<Vec<Set>>, EngineFault>>;
+
+    /// A vector per piece, whose stretches (in samples of `pcm`) are heard as one; vectors of one model are as long as
+    /// each other.
     fn embed(
         &mut self,
         pcm: &[i16],
-        pieces: &[Range<usize>],
+        pieces: &[Vec<Range<usize>>],
     ) -> impl Future<Output = Result<Vec<Vec<f32>>, EngineFault>>;
 }

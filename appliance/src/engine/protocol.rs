@@ -18,6 +18,8 @@ pub const HELLO: u32 = 0;
 pub const HEAD_BYTES: usize = 12;
 /// Samples of one frame of the voice activity detector (Silero at 16 kHz): 32 ms.
 pub const VAD_FRAME: usize = 512;
+/// Samples of one chunk of the segmentation network: 10 s.
+pub const CHUNK: usize = 160_000;
 /// The longest JSON part: a window's words take some tens of KiB.
 pub const MAX_JSON_BYTES: usize = 16 << 20;
 /// The longest binary part: a window of 30 s is 1 MiB.
@@ -31,14 +33,19 @@ pub enum Request {
     Transcribe,
     /// Where is speech?
     Speech,
+    /// Who speaks in each frame of these chunks?
+    Segment {
+        /// First sample of each; what lies behind the audio is silence.
+        starts: Vec<usize>,
+    },
     /// Whose may these pieces be?
     Embed {
-        /// In samples.
-        pieces: Vec<Range<usize>>,
+        /// In samples; a piece of several stretches is heard as one.
+        pieces: Vec<Vec<Range<usize>>>,
     },
 }
 
-/// What the child answers. Probabilities and vectors travel in the binary part, as 32-bit floats.
+/// What the child answers. Probabilities, scores and vectors travel in the binary part, as 32-bit floats.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
@@ -48,6 +55,11 @@ pub enum Reply {
     Phrases(Vec<Phrase>),
     /// To `Speech`.
     Probabilities,
+    /// To `Segment`.
+    Scores {
+        /// Scores of a frame.
+        classes: usize,
+    },
     /// To `Embed`.
     Vectors {
         /// How long each vector is.
@@ -171,9 +183,9 @@ mod tests {
     #[test]
     fn a_message_comes_back_as_it_was_sent() {
         let mut pipe = Vec::new();
-        write(&mut pipe, 7, &Request::Embed { pieces: vec![3..9, 9..12] }, &float_bytes(&[0.5, -1.0])).unwrap();
+        write(&mut pipe, 7, &Request::Embed { pieces: vec![vec![3..9, 9..12]] }, &float_bytes(&[0.5, -1.0])).unwrap();
         let (number, request, binary) = read::<Request>(&mut pipe.as_slice()).unwrap();
-        assert!(matches!(request, Request::Embed { pieces } if pieces == [3..9, 9..12]));
+        assert!(matches!(request, Request::Embed { pieces } if pieces == [[3..9, 9..12]]));
         assert_eq!((number, floats(&binary)), (7, vec![0.5, -1.0]));
     }
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use rustix::process::{Resource, Rlimit, Signal};
 
 use super::protocol::{self, HELLO, Reply, Request};
+use crate::models::VoiceInput;
 
 /// What a child is started to be.
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -34,6 +35,12 @@ pub enum EngineCommand {
         /// The shortest piece the encoder takes, in samples.
         #[arg(long, default_value_t = 0)]
         minimum: usize,
+        /// What the encoder takes.
+        #[arg(long, value_enum, default_value_t = VoiceInput::Waveform)]
+        input: VoiceInput,
+        /// A segmentation network, ONNX.
+        #[arg(long)]
+        segmentation: Option<PathBuf>,
         /// Threads to use.
         #[arg(long)]
         threads: u32,
@@ -91,8 +98,9 @@ fn load(command: EngineCommand) -> Result<Box<dyn Engine>, String> {
         #[cfg(not(feature = "whisper"))]
         EngineCommand::Transcriber { .. } => Err("this program was built without the feature whisper".into()),
         #[cfg(feature = "onnx")]
-        EngineCommand::Voices { vad, voice, minimum, threads, library } => {
-            Ok(Box::new(super::onnx::Onnx::load(&library, &vad, voice.as_deref(), minimum, threads)?))
+        EngineCommand::Voices { vad, voice, minimum, input, segmentation, threads, library } => {
+            let voice = voice.map(|path| super::onnx::VoiceModel { path, minimum, input });
+            Ok(Box::new(super::onnx::Onnx::load(&library, &vad, voice, segmentation.as_deref(), threads)?))
         }
         #[cfg(not(feature = "onnx"))]
         EngineCommand::Voices { .. } => Err("this program was built without the feature onnx".into()),
@@ -104,7 +112,9 @@ impl Engine for super::whisper::Whisper {
     fn answer(&mut self, request: Request, pcm: &[i16]) -> Result<(Reply, Vec<u8>), String> {
         match request {
             Request::Transcribe => Ok((Reply::Phrases(self.transcribe(pcm)?), Vec::new())),
-            Request::Speech | Request::Embed { .. } => Err("the transcriber does not hear voices".into()),
+            Request::Speech | Request::Segment { .. } | Request::Embed { .. } => {
+                Err("the transcriber does not hear voices".into())
+            }
         }
     }
 }
@@ -114,6 +124,10 @@ impl Engine for super::onnx::Onnx {
     fn answer(&mut self, request: Request, pcm: &[i16]) -> Result<(Reply, Vec<u8>), String> {
         match request {
             Request::Speech => Ok((Reply::Probabilities, protocol::float_bytes(&self.speech(pcm)?))),
+            Request::Segment { starts } => {
+                let (classes, floats) = self.segment(pcm, &starts)?;
+                Ok((Reply::Scores { classes }, protocol::float_bytes(&floats)))
+            }
             Request::Embed { pieces } => {
                 let (dimension, floats) = self.embed(pcm, &pieces)?;
                 Ok((Reply::Vectors { dimension }, protocol::float_bytes(&floats)))

@@ -3,15 +3,16 @@
 //! Two of its users share the child: the windows, which need VAD alone, and the diarization of each window.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use shared::error::EngineFault;
 use tokio::sync::Mutex;
 
-use super::Voices;
 use super::child::EngineChild;
 use super::protocol::{Reply, Request, VAD_FRAME, floats};
+use super::{VoiceModels, Voices};
 use crate::audio::to_bytes;
+use crate::diarize::powerset::{Powerset, Set};
 use crate::engines::Engines;
 use crate::models::Role;
 
@@ -43,7 +44,16 @@ impl ChildVoices {
             (Request::Speech, Err(_)) => None,
             (_, Err(why)) => return Err(why),
         };
-        let spec = self.engines.voices_spec(&vad, voice.as_ref())?;
+        let segmentation = match &voice {
+            Some(voice) => self.engines.segmentation(voice.entry).await,
+            None => Ok(None),
+        };
+        let segmentation = match (&request, segmentation) {
+            (_, Ok(segmentation)) => segmentation,
+            (Request::Speech, Err(_)) => None,
+            (_, Err(why)) => return Err(why),
+        };
+        let spec = self.engines.voices_spec(&vad, voice.as_ref(), segmentation.as_ref())?;
         let mut child = self.child.lock().await;
         let child = child.get_or_insert_with(|| EngineChild::new(spec.clone()));
         child.configure(spec);
@@ -64,9 +74,27 @@ fn vectors(reply: &Reply, floats: &[f32], pieces: usize) -> Option<Vec<Vec<f32>>
     fits.then(|| floats.chunks_exact(dimension).map(<[f32]>::to_vec).collect())
 }
 
+/// The classes of pyannote's segmentation 3.0: three speakers, two at once.
+static CLASSES: LazyLock<Powerset> = LazyLock::new(|| Powerset::new(3, 2));
+
+/// The sets of each chunk's frames.
+fn sets(reply: &Reply, floats: &[f32], chunks: usize) -> Option<Vec<Vec<Set>>> {
+    let &Reply::Scores { classes } = reply else { return None };
+    let frames = floats.len().checked_div(classes.checked_mul(chunks)?)?;
+    let fits = classes == CLASSES.classes().len() && frames * classes * chunks == floats.len() && frames > 0;
+    fits.then(|| floats.chunks_exact(frames * classes).map(|chunk| CLASSES.decode(chunk)).collect())
+}
+
 impl Voices for ChildVoices {
-    async fn model(&mut self) -> Result<String, EngineFault> {
-        Ok(self.engines.model(Role::Voice, 0).await?.entry.id.clone())
+    async fn models(&mut self) -> Result<VoiceModels, EngineFault> {
+        let voice = self.engines.model(Role::Voice, 0).await?.entry;
+        let segmentation = self.engines.segmentation(voice).await?.map(|installed| installed.entry.id.clone());
+        Ok(VoiceModels { voice: voice.id.clone(), segmentation })
+    }
+
+    async fn segment(&mut self, pcm: &[i16], starts: &[usize]) -> Result<Vec<Vec<Set>>, EngineFault> {
+        let request = Request::Segment { starts: starts.to_vec() };
+        self.ask(request, pcm, |reply, floats| sets(reply, floats, starts.len())).await
     }
 
     async fn speech(&mut self, pcm: &[i16]) -> Result<Vec<f32>, EngineFault> {
@@ -74,7 +102,7 @@ impl Voices for ChildVoices {
         self.ask(Request::Speech, pcm, |reply, floats| probabilities(reply, floats, frames)).await
     }
 
-    async fn embed(&mut self, pcm: &[i16], pieces: &[Range<usize>]) -> Result<Vec<Vec<f32>>, EngineFault> {
+    async fn embed(&mut self, pcm: &[i16], pieces: &[Vec<Range<usize>>]) -> Result<Vec<Vec<f32>>, EngineFault> {
         if pieces.is_empty() {
             return Ok(Vec::new());
         }
@@ -96,5 +124,9 @@ mod tests {
             assert_eq!(vectors(&Reply::Vectors { dimension }, &[1.0, 2.0], pieces), None);
         }
         assert_eq!(vectors(&Reply::Ready, &[], 1), None);
+        assert_eq!(sets(&Reply::Scores { classes: 7 }, &[0.0; 28], 2), Some(vec![vec![0, 0]; 2]));
+        for (classes, chunks) in [(0, 1), (7, 0), (7, 3), (8, 2), (usize::MAX, 2)] {
+            assert_eq!(sets(&Reply::Scores { classes }, &[0.0; 28], chunks), None);
+        }
     }
 }

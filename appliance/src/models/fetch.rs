@@ -28,6 +28,19 @@ pub struct Plan {
     pub pin: bool,
     /// Every model there is, not only the best of each role.
     pub all: bool,
+    /// These roles and no others; every role if there are none.
+    pub roles: Vec<Role>,
+}
+
+impl Plan {
+    fn roles(&self) -> impl Iterator<Item = Role> {
+        Role::ALL.into_iter().filter(|role| self.roles.is_empty() || self.roles.contains(role))
+    }
+
+    /// A demonstration of what a box can do without is worse than doing without, unless somebody asks for it.
+    fn wants(&self, entry: &Entry) -> bool {
+        entry.role.is_required() || !entry.demo || self.all || self.roles.contains(&entry.role)
+    }
 }
 
 /// What became of one role.
@@ -52,12 +65,12 @@ pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, Option<u64>);
 /// Only if the folder itself cannot be made.
 pub fn fetch(models: &Models, plan: &Plan, progress: Progress<'_>) -> io::Result<Vec<Outcome>> {
     fs::create_dir_all(models.folder())?;
-    Ok(Role::ALL.into_iter().map(|role| fetch_role(models, plan, role, progress)).collect())
+    Ok(plan.roles().map(|role| fetch_role(models, plan, role, progress)).collect())
 }
 
 fn fetch_role(models: &Models, plan: &Plan, role: Role, progress: Progress<'_>) -> Outcome {
     let mut outcome = Outcome { role, model: None, from: None, tried: Vec::new() };
-    for entry in ranked(role) {
+    for entry in ranked(role).filter(|entry| plan.wants(entry)) {
         let got = if models.check(entry).is_ok() {
             Some("present".to_owned())
         } else {

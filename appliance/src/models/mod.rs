@@ -18,7 +18,7 @@ use shared::error::EngineFault;
 use shared::paths::Root;
 
 /// What a model is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Speech to text: Whisper, ggml.
@@ -27,11 +27,47 @@ pub enum Role {
     Vad,
     /// Whose it may be: a speaker encoder, ONNX.
     Voice,
+    /// Who of a few speakers speaks when, overlaps included: pyannote's segmentation 3.0, ONNX. A box can do without.
+    Segmentation,
+}
+
+/// What a speaker encoder takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum VoiceInput {
+    /// Samples.
+    #[default]
+    Waveform,
+    /// Kaldi's filter bank, as `WeSpeaker` makes it.
+    FbankHamming,
+    /// Kaldi's filter bank, as 3D-Speaker makes it.
+    FbankPovey,
+}
+
+impl VoiceInput {
+    /// As the lock file has it, with hyphens.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Waveform => "waveform",
+            Self::FbankHamming => "fbank-hamming",
+            Self::FbankPovey => "fbank-povey",
+        }
+    }
 }
 
 impl Role {
-    /// Every role a box needs filled.
-    pub const ALL: [Self; 3] = [Self::Transcriber, Self::Vad, Self::Voice];
+    /// Every role.
+    pub const ALL: [Self; 4] = [Self::Transcriber, Self::Vad, Self::Voice, Self::Segmentation];
+
+    /// Whether a box needs it filled.
+    #[must_use]
+    pub fn is_required(self) -> bool {
+        match self {
+            Self::Transcriber | Self::Vad | Self::Voice => true,
+            Self::Segmentation => false,
+        }
+    }
 
     /// As the lock file has it.
     #[must_use]
@@ -40,6 +76,7 @@ impl Role {
             Self::Transcriber => "transcriber",
             Self::Vad => "vad",
             Self::Voice => "voice",
+            Self::Segmentation => "segmentation",
         }
     }
 }
@@ -74,6 +111,9 @@ pub struct Entry {
     /// The shortest piece a voice model takes, in samples; shorter ones are repeated up to it.
     #[serde(default)]
     pub minimum_samples: usize,
+    /// What a voice model takes.
+    #[serde(default)]
+    pub input: VoiceInput,
 }
 
 #[derive(Deserialize)]
@@ -177,6 +217,29 @@ impl Models {
         self.check(entry)
     }
 
+    /// The segmentation network to use beside a voice model, if one is present. One that is for demonstrations knows
+    /// nothing of real voices, and is used only beside a voice model of its kind.
+    ///
+    /// # Errors
+    /// As [`Models::best`].
+    pub fn segmentation(&self, voice: &Entry) -> Result<Option<Installed>, EngineFault> {
+        let present = |entry: &&Entry| self.folder.join(&entry.file).exists();
+        let usable = ranked(Role::Segmentation).filter(|entry| voice.demo || !entry.demo).find(present);
+        usable.map(|entry| self.check(entry)).transpose()
+    }
+
+    /// The model that is used for `role`: `None` only where a box can do without and does.
+    ///
+    /// # Errors
+    /// As [`Models::best`].
+    pub fn used(&self, role: Role) -> Result<Option<Installed>, EngineFault> {
+        match role {
+            Role::Transcriber | Role::Vad | Role::Voice => self.best(role).map(Some),
+            // Without a voice model, which is told of for itself, there is nothing to use it with.
+            Role::Segmentation => self.best(Role::Voice).map_or(Ok(None), |voice| self.segmentation(voice.entry)),
+        }
+    }
+
     /// Whether one model of the lock file is present and what it should be.
     ///
     /// # Errors
@@ -236,6 +299,7 @@ mod tests {
             assert!(!entry.file.contains('/') && !entry.cited.is_empty() && !entry.licence.is_empty());
             assert!(!entry.sources.is_empty() || entry.demo || entry.id == "ge2e", "{} has no source", entry.id);
             assert_eq!(entry.role == Role::Voice, entry.minimum_samples > 0, "{}", entry.id);
+            assert!(entry.role == Role::Voice || entry.input == VoiceInput::Waveform, "{}", entry.id);
         }
         for role in Role::ALL {
             assert!(ranked(role).next().is_some());

@@ -8,8 +8,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use appliance::audio::SAMPLE_RATE_HZ;
+use appliance::diarize::powerset::Set;
 use appliance::engine::protocol::VAD_FRAME;
-use appliance::engine::{Heard, HeardWord, Phrase, Transcriber, Voices};
+use appliance::engine::{Heard, HeardWord, Phrase, Transcriber, VoiceModels, Voices};
 use shared::error::EngineFault;
 use shared::record::Said;
 use shared::task::Task;
@@ -214,15 +215,19 @@ impl Transcriber for SimTranscriber {
 pub struct SimVoices(pub Rc<Script>);
 
 impl Voices for SimVoices {
-    async fn model(&mut self) -> Result<String, EngineFault> {
-        Ok("sim-voice".into())
+    async fn models(&mut self) -> Result<VoiceModels, EngineFault> {
+        Ok(VoiceModels { voice: "sim-voice".into(), segmentation: None })
+    }
+
+    async fn segment(&mut self, _: &[i16], _: &[usize]) -> Result<Vec<Vec<Set>>, EngineFault> {
+        Err(EngineFault::Unavailable { problem: "there is no segmentation here".into() })
     }
 
     async fn speech(&mut self, pcm: &[i16]) -> Result<Vec<f32>, EngineFault> {
         Ok(vec![1.0; pcm.len().div_ceil(VAD_FRAME)])
     }
 
-    async fn embed(&mut self, pcm: &[i16], pieces: &[Range<usize>]) -> Result<Vec<Vec<f32>>, EngineFault> {
+    async fn embed(&mut self, pcm: &[i16], pieces: &[Vec<Range<usize>>]) -> Result<Vec<Vec<f32>>, EngineFault> {
         self.0.attempt(key(pcm, Task::Diarization), 0).await?;
         Ok(pieces.iter().map(|_| vec![1.0, 0.0, 0.0, 0.0]).collect())
     }

@@ -1,0 +1,82 @@
+//! Who spoke when in a whole session, from what every window left.
+
+use shared::store::Row;
+
+use crate::audio::seconds;
+use crate::diarize::activity::{Activity, Frames};
+use crate::diarize::global::{self, Bounds, Diarization, Threshold};
+use crate::diarize::{self, Piece, Tuning, Turn};
+use crate::engine::protocol::CHUNK;
+use crate::voicing::{Chunked, Voiced};
+
+/// See the top of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Who {
+    /// Ids of the models that told speakers apart: the encoder, and the segmentation network where one was used.
+    pub models: Vec<String>,
+    /// Where speech is.
+    pub regions: Vec<(f64, f64)>,
+    /// Turns; they overlap where several spoke at once and a segmentation network heard it.
+    pub turns: Vec<Turn>,
+    /// Turns of one speaker at an instant, which words go to.
+    pub exclusive: Vec<Turn>,
+}
+
+impl Who {
+    /// Clusters every voice of the session at once. `None` if there are no diarized windows.
+    #[must_use]
+    pub fn of<E>(rows: &[Row<Voiced, E>], bounds: Bounds) -> Option<Self> {
+        let voiced: Vec<&Voiced> = rows.iter().filter_map(|r| r.result.as_ref()).collect();
+        let first = voiced.first()?;
+        let way = |v: &Voiced| v.chunked.as_ref().map(|c| (c.model.clone(), c.step));
+        // Vectors of two models cannot be compared: windows heard another way than the first keep no speaker.
+        let alike: Vec<&Voiced> =
+            voiced.iter().copied().filter(|v| v.model == first.model && way(v) == way(first)).collect();
+        let regions = alike.iter().flat_map(|v| v.regions.iter().copied()).collect();
+        let mut models = vec![first.model.clone()];
+        let diarized = match &first.chunked {
+            None => by_pieces(&alike),
+            Some(chunked) => {
+                models.push(chunked.model.clone());
+                let step = seconds(chunked.step);
+                let windows: Vec<&Chunked> = alike.iter().filter_map(|v| v.chunked.as_ref()).collect();
+                by_chunks(&windows, Threshold::of(&first.model, step), bounds)
+            }
+        };
+        Some(Self { models, regions, turns: diarized.turns, exclusive: diarized.exclusive })
+    }
+}
+
+fn by_pieces(windows: &[&Voiced]) -> Diarization {
+    let (mut regions, mut pieces, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
+    for window in windows {
+        let first = regions.len();
+        regions.extend_from_slice(&window.regions);
+        pieces.extend(window.pieces.iter().map(|p| Piece { region: p.region + first, ..*p }));
+        vectors.extend(window.vectors());
+    }
+    let model = windows.first().map_or("", |v| v.model.as_str());
+    let turns = diarize::diarize(&regions, &pieces, &vectors, &Tuning::of(model));
+    Diarization { exclusive: turns.clone(), turns }
+}
+
+fn by_chunks(windows: &[&Chunked], threshold: Threshold, bounds: Bounds) -> Diarization {
+    let (mut chunks, mut embeddings) = (Vec::new(), Vec::new());
+    for (n, window) in windows.iter().enumerate() {
+        let is_followed = windows.get(n + 1).is_some_and(|next| next.window.start == window.window.end);
+        let tail = window.tail.iter().filter(|_| !is_followed);
+        for (chunk, voices) in window.chunks.iter().chain(tail).map(|chunk| chunk.read()) {
+            chunks.push(chunk);
+            embeddings.push(voices);
+        }
+    }
+    let activity = Activity { chunks: &chunks, duration: seconds(CHUNK as u64), grid: Frames::SEGMENTATION };
+    let mut found = global::diarize(&activity, &embeddings, threshold, bounds);
+    // The last chunk is filled up with silence, in which nobody may be heard.
+    let end = windows.last().map_or(0.0, |last| seconds(last.window.end));
+    for turns in [&mut found.turns, &mut found.exclusive] {
+        turns.retain(|turn| turn.start < end);
+        turns.iter_mut().for_each(|turn| turn.end = turn.end.min(end));
+    }
+    found
+}
