@@ -24,6 +24,7 @@ run_tests() {
     part "lints" lints
     part "shell scripts" shellcheck --external-sources --check-sourced dev .ci/run
     part "systemd units" check_units
+    part "recordings and references" python3 tests/tools/test_recordings.py
     part "planted bugs fit the code" python3 tests/tools/mutate.py --check
     part "tests without devices or engines" cargo test --release --locked --workspace --no-default-features --lib --bins --tests
 
