@@ -1,6 +1,6 @@
 //! The end of a session: verdict, labels, record and parcel, stored in one transaction.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use shared::breaker::Service;
@@ -18,8 +18,8 @@ use shared::task::Task;
 use tracing::{error, info, warn};
 
 use crate::context::Context;
-use crate::diarize::Turn;
 use crate::diarize::global::Bounds;
+use crate::diarize::{self, Turn};
 use crate::label::{Spoken, label, speaker_label};
 use crate::models::{LOCK, Role};
 use crate::spool::SpoolReader;
@@ -231,6 +231,9 @@ fn keep(
         },
         context.now().wall,
     )?;
+    let mut flagged = context.flagged.lock().unwrap_or_else(PoisonError::into_inner);
+    record.segments.iter().flat_map(|s| &s.flags).for_each(|flag| *flagged.entry(*flag).or_default() += 1);
+    drop(flagged);
     let error_message = record.error_message.as_deref().unwrap_or("");
     if diarization_status == DiarizationStatus::Failed && is_done {
         let details = error.as_ref().map(|e| &e.error_details);
@@ -309,7 +312,7 @@ fn compose(
         duration_s: seconds(crate::audio::seconds(session.samples)),
         time_quality: session.time_quality,
         consent: session.consent.clone(),
-        speaker_count: SpeakerCount { best: u32::try_from(speakers.len()).unwrap_or(u32::MAX), maybe: None },
+        speaker_count: speaker_count(&speakers, who.as_ref()),
         speakers,
         segments: label(&spoken, who.as_ref()),
         gaps: gaps(context, session),
@@ -340,8 +343,13 @@ pub fn turns(store: &Store, session: &str, bounds: Bounds) -> Result<Vec<Turn>, 
     Ok(Who::of(&rows, bounds).map(|who| who.turns).unwrap_or_default())
 }
 
+fn speaker_count(speakers: &[Speaker], who: Option<&Who>) -> SpeakerCount {
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    SpeakerCount { best: number(speakers.len()), maybe: who.and_then(|who| who.maybe).map(number) }
+}
+
 fn speakers(turns: &[Turn]) -> Vec<Speaker> {
-    let count = turns.iter().map(|t| t.speaker + 1).max().unwrap_or(0);
+    let count = diarize::speakers(turns);
     let lasting = |speaker| turns.iter().filter(|t| t.speaker == speaker).map(|t| t.end - t.start).sum();
     (0..count)
         .map(|speaker| Speaker { label: speaker_label(speaker), role: None, seconds: seconds(lasting(speaker)) })

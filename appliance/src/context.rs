@@ -1,5 +1,6 @@
 //! What every part of the running box shares.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use shared::clock::{Clock, Now};
 use shared::error::EngineFault;
 use shared::guard::{Breakers, Guard};
 use shared::paths::Root;
-use shared::record::TimeQuality;
+use shared::record::{Flag, TimeQuality};
 use shared::seal::{ClinicPublic, SealError};
 use shared::settings::Settings;
 use shared::store::{Store, StoreError};
@@ -99,6 +100,8 @@ pub struct Context {
     pub ladder: Mutex<Ladder>,
     /// The transcription model of the last window.
     pub transcriber: Mutex<Option<String>>,
+    /// Segments concluded since the start that bear each flag.
+    pub flagged: Mutex<BTreeMap<Flag, u64>>,
     aside: Aside,
     _lock: File,
 }
@@ -161,6 +164,7 @@ impl Context {
             vitals,
             ladder: Mutex::default(),
             transcriber: Mutex::default(),
+            flagged: Mutex::default(),
             aside,
             _lock: lock,
         })

@@ -17,6 +17,10 @@ const FLICKER_WORDS: usize = 2;
 const SPEECH_SHARE: f64 = 0.2;
 /// A segment in more than this share of which somebody else speaks too is marked.
 const OVERLAP_SHARE: f64 = 0.2;
+/// How often the same comes in a row before it is a loop …
+const LOOP: usize = 4;
+/// … and how many words that is at least: "no, no, no, no" is none.
+const LOOP_WORDS: usize = 8;
 /// Mean word probability below which a segment is marked.
 const LOW_CONFIDENCE: f64 = 0.4;
 
@@ -60,7 +64,43 @@ pub fn label(spoken: &[Spoken], who: Option<&Who>) -> Vec<Segment> {
         }
     }
     segments.sort_by(|a, b| a.start.total_cmp(&b.start));
+    mark_loops(&mut segments);
     segments
+}
+
+/// Marks what a transcriber says again and again when it hears nothing new: a few words within a segment, or the same
+/// segment. People do so, too; so nothing is taken away.
+fn mark_loops(segments: &mut [Segment]) {
+    let plain =
+        |text: &str| text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
+    let texts: Vec<String> = segments.iter().map(|s| plain(&s.text.0)).collect();
+    let mut from = 0;
+    for to in 1..=segments.len() {
+        if to == segments.len() || texts[to] != texts[from] {
+            let is_again = to - from >= LOOP;
+            for segment in &mut segments[from..to] {
+                let words: Vec<String> = segment.words.iter().map(|w| plain(&w.text.0)).collect();
+                if is_again || is_loop(&words) {
+                    segment.flags.push(Flag::Repetition);
+                    segment.flags.sort_unstable();
+                }
+            }
+            from = to;
+        }
+    }
+}
+
+/// Whether a phrase of a few words comes [`LOOP`] times in a row, and fills [`LOOP_WORDS`].
+fn is_loop(words: &[String]) -> bool {
+    (1..=words.len() / LOOP).any(|length| {
+        let needed = LOOP_WORDS.max(LOOP * length);
+        // As many words in a row that are those `length` before them.
+        let mut run = length;
+        (length..words.len()).any(|n| {
+            run = if words[n] == words[n - length] { run + 1 } else { length };
+            run >= needed
+        })
+    })
 }
 
 /// The turn that a word shares most time with, else the nearest within reach.
@@ -169,7 +209,7 @@ mod tests {
     }
 
     fn who(turns: &[Turn], regions: &[(f64, f64)]) -> Who {
-        Who { models: vec![], regions: regions.to_vec(), turns: turns.to_vec(), exclusive: turns.to_vec() }
+        Who { models: vec![], regions: regions.to_vec(), turns: turns.to_vec(), exclusive: turns.to_vec(), maybe: None }
     }
 
     const ALWAYS: &[(f64, f64)] = &[(0.0, 1e9)];
@@ -222,5 +262,26 @@ mod tests {
         let who = Who { exclusive: vec![turn(0.0, 4.0, 0)], ..who(&turns, ALWAYS) };
         let flags = |from, to| label(&[spoken(&[(from, to)])], Some(&who))[0].flags.clone();
         assert_eq!((flags(0.0, 2.0), flags(1.0, 4.0)), (vec![], vec![Flag::Overlap]));
+    }
+
+    #[test]
+    fn loops_are_marked_and_emphasis_is_not() {
+        let said = |text: &str| {
+            let words: Vec<(f64, f64)> = (0..text.split(' ').count()).map(|n| (n as f64, n as f64 + 0.9)).collect();
+            let mut spoken = spoken(&words);
+            let texts = text.split(' ').map(|word| Said(word.into()));
+            spoken.phrase.words.iter_mut().zip(texts).for_each(|(word, text)| word.text = text);
+            spoken
+        };
+        let is_marked = |all: &[&str]| -> Vec<bool> {
+            let all: Vec<Spoken> = all.iter().map(|text| said(text)).collect();
+            label(&all, None).iter().map(|segment| segment.flags.contains(&Flag::Repetition)).collect()
+        };
+        assert_eq!(is_marked(&["no no no no"]), [false]);
+        assert_eq!(is_marked(&["and then I went and then I went and then I left"]), [false]);
+        assert_eq!(is_marked(&["well thank you thank you thank you thank you"]), [true]);
+        assert_eq!(is_marked(&["no no no no no no no no"]), [true]);
+        assert_eq!(is_marked(&["Thank you.", "thank you", "Thank you!", "Thank you."]), [true; 4]);
+        assert_eq!(is_marked(&["yes", "yes", "yes"]), [false; 3]);
     }
 }

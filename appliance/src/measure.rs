@@ -1,6 +1,9 @@
 //! `GET /metrics` of the box: Prometheus' text format, breakers by the names that resilience4j dashboards know.
 
+use std::sync::PoisonError;
+
 use shared::metrics::{Family, alerts, breakers, tallies};
+use shared::record::Flag;
 use shared::task::Task;
 use shared::wire::BoxHealth;
 
@@ -12,10 +15,10 @@ pub fn render(context: &Context, health: &BoxHealth) -> String {
     let mut page = breakers(&[(None, &health.breakers)]);
     page += &tallies(&Task::ALL.map(|task| (task.service(), context.breakers.tally(task.service()))));
     page += &alerts(&[(None, &health.alerts)]);
-    page + &queue(health) + &board(health)
+    page + &queue(context, health) + &board(health)
 }
 
-fn queue(health: &BoxHealth) -> String {
+fn queue(context: &Context, health: &BoxHealth) -> String {
     let mut sessions = Family::new("roomscribe_sessions", "gauge", "Sessions by what is still to be done for them");
     for (place, count) in [
         ("recording", health.queue.recording),
@@ -29,7 +32,18 @@ fn queue(health: &BoxHealth) -> String {
     if let Some(id) = &health.transcriber {
         model.add(&[("model", id)], 1);
     }
-    sessions.finish() + &model.finish()
+    sessions.finish() + &model.finish() + &flagged(context)
+}
+
+/// What a reader should know of segments, counted; never their text.
+fn flagged(context: &Context) -> String {
+    let help = "Segments concluded since the start that bear a flag";
+    let mut segments = Family::new("roomscribe_flagged_segments_total", "counter", help);
+    let counts = context.flagged.lock().unwrap_or_else(PoisonError::into_inner);
+    for flag in Flag::ALL {
+        segments.add(&[("flag", flag.name())], counts.get(&flag).unwrap_or(&0));
+    }
+    segments.finish()
 }
 
 fn board(health: &BoxHealth) -> String {

@@ -9,6 +9,9 @@ use crate::diarize::{self, Piece, Tuning, Turn};
 use crate::engine::protocol::CHUNK;
 use crate::voicing::{Chunked, Voiced};
 
+/// How far off the threshold of centroids may be, as a share of it.
+const DOUBT: f64 = 0.1;
+
 /// See the top of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Who {
@@ -20,6 +23,8 @@ pub struct Who {
     pub turns: Vec<Turn>,
     /// Turns of one speaker at an instant, which words go to.
     pub exclusive: Vec<Turn>,
+    /// Another number of speakers, if a little more or less likeness would have given it.
+    pub maybe: Option<usize>,
 }
 
 impl Who {
@@ -34,7 +39,7 @@ impl Who {
             voiced.iter().copied().filter(|v| v.model == first.model && way(v) == way(first)).collect();
         let regions = alike.iter().flat_map(|v| v.regions.iter().copied()).collect();
         let mut models = vec![first.model.clone()];
-        let diarized = match &first.chunked {
+        let (diarized, maybe) = match &first.chunked {
             None => by_pieces(&alike),
             Some(chunked) => {
                 models.push(chunked.model.clone());
@@ -43,11 +48,17 @@ impl Who {
                 by_chunks(&windows, Threshold::of(&first.model, step), bounds)
             }
         };
-        Some(Self { models, regions, turns: diarized.turns, exclusive: diarized.exclusive })
+        Some(Self { models, regions, turns: diarized.turns, exclusive: diarized.exclusive, maybe })
     }
 }
 
-fn by_pieces(windows: &[&Voiced]) -> Diarization {
+/// The first number of speakers that is another than that of `turns`.
+fn other(turns: &[Turn], counts: impl IntoIterator<Item = usize>) -> Option<usize> {
+    let speakers = diarize::speakers(turns);
+    counts.into_iter().find(|count| *count != speakers)
+}
+
+fn by_pieces(windows: &[&Voiced]) -> (Diarization, Option<usize>) {
     let (mut regions, mut pieces, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
     for window in windows {
         let first = regions.len();
@@ -56,11 +67,15 @@ fn by_pieces(windows: &[&Voiced]) -> Diarization {
         vectors.extend(window.vectors());
     }
     let model = windows.first().map_or("", |v| v.model.as_str());
-    let turns = diarize::diarize(&regions, &pieces, &vectors, &Tuning::of(model));
-    Diarization { exclusive: turns.clone(), turns }
+    let tuning = Tuning::of(model);
+    let told = |split| diarize::diarize(&regions, &pieces, &vectors, &Tuning { split, ..tuning });
+    let turns = told(tuning.split);
+    let nearby = [tuning.split - tuning.doubt, tuning.split + tuning.doubt];
+    let maybe = other(&turns, nearby.map(|split| diarize::speakers(&told(split))));
+    (Diarization { exclusive: turns.clone(), turns }, maybe)
 }
 
-fn by_chunks(windows: &[&Chunked], threshold: Threshold, bounds: Bounds) -> Diarization {
+fn by_chunks(windows: &[&Chunked], threshold: Threshold, bounds: Bounds) -> (Diarization, Option<usize>) {
     let (mut chunks, mut embeddings) = (Vec::new(), Vec::new());
     for (n, window) in windows.iter().enumerate() {
         let is_followed = windows.get(n + 1).is_some_and(|next| next.window.start == window.window.end);
@@ -71,12 +86,15 @@ fn by_chunks(windows: &[&Chunked], threshold: Threshold, bounds: Bounds) -> Diar
         }
     }
     let activity = Activity { chunks: &chunks, duration: seconds(CHUNK as u64), grid: Frames::SEGMENTATION };
-    let mut found = global::diarize(&activity, &embeddings, threshold, bounds);
+    let told = |distance| global::diarize(&activity, &embeddings, Threshold { distance, ..threshold }, bounds);
+    let mut found = told(threshold.distance);
+    let nearby = [threshold.distance * (1.0 - DOUBT), threshold.distance * (1.0 + DOUBT)];
+    let maybe = other(&found.turns, nearby.map(|distance| diarize::speakers(&told(distance).turns)));
     // The last chunk is filled up with silence, in which nobody may be heard.
     let end = windows.last().map_or(0.0, |last| seconds(last.window.end));
     for turns in [&mut found.turns, &mut found.exclusive] {
         turns.retain(|turn| turn.start < end);
         turns.iter_mut().for_each(|turn| turn.end = turn.end.min(end));
     }
-    found
+    (found, maybe)
 }

@@ -152,7 +152,7 @@ pub struct Word {
 }
 
 /// What a reader should know about a segment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Flag {
     /// Text where no speech was heard.
@@ -165,6 +165,23 @@ pub enum Flag {
     Overlap,
     /// Its window was cut without a pause.
     BlindCut,
+}
+
+impl Flag {
+    /// Every one.
+    pub const ALL: [Self; 5] = [Self::NonSpeech, Self::Repetition, Self::LowConfidence, Self::Overlap, Self::BlindCut];
+
+    /// As records have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NonSpeech => "non_speech",
+            Self::Repetition => "repetition",
+            Self::LowConfidence => "low_confidence",
+            Self::Overlap => "overlap",
+            Self::BlindCut => "blind_cut",
+        }
+    }
 }
 
 /// A stretch of one speaker.

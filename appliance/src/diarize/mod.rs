@@ -24,6 +24,8 @@ pub struct Tuning {
     pub split: f64,
     /// Seconds of speech a speaker needs.
     pub minimum: f64,
+    /// How far off `split` may be.
+    pub doubt: f64,
     /// What a change of speaker costs, in cosine summed over frames.
     pub switch: f64,
 }
@@ -33,8 +35,8 @@ impl Tuning {
     #[must_use]
     pub fn of(model: &str) -> Self {
         match model {
-            "demo-voice" => Self { window: 1.6, hop: 0.4, split: 0.60, minimum: 1.3, switch: 0.4 },
-            _ => Self { window: 2.0, hop: 0.5, split: 0.927, minimum: 1.3, switch: 0.2 },
+            "demo-voice" => Self { window: 1.6, hop: 0.4, split: 0.60, doubt: 0.06, minimum: 1.3, switch: 0.4 },
+            _ => Self { window: 2.0, hop: 0.5, split: 0.927, doubt: 0.006, minimum: 1.3, switch: 0.2 },
         }
     }
 }
@@ -59,6 +61,12 @@ pub struct Turn {
     pub end: f64,
     /// From 0, in order of first speech.
     pub speaker: usize,
+}
+
+/// How many speakers there are in these turns, which number them from 0.
+#[must_use]
+pub fn speakers(turns: &[Turn]) -> usize {
+    turns.iter().map(|turn| turn.speaker + 1).max().unwrap_or(0)
 }
 
 /// The cosine of two vectors; 0 where one is nothing.
