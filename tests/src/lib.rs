@@ -18,6 +18,7 @@ pub mod engine;
 pub mod faults;
 pub mod microphone;
 pub mod postgres;
+pub mod recordings;
 pub mod sim;
 pub mod stack;
 
