@@ -9,6 +9,7 @@ mod end_to_end;
 mod engine_faults;
 mod engine_nonsense;
 mod engine_restarts;
+mod exports;
 mod guide_queries;
 mod health;
 mod interruptions;
