@@ -14,6 +14,7 @@ mod guide_queries;
 mod health;
 mod interruptions;
 mod matrix;
+mod odd_recordings;
 mod process;
 mod prometheus;
 mod restart;
