@@ -1,7 +1,8 @@
 //! A recording from a file: WAV, FLAC, MP3 or Ogg Vorbis, at any rate and channel count, to 16 kHz mono.
 //!
 //! It is decoded in pieces, so that an hour needs no more memory than a minute. What cannot be decoded is a typed
-//! cause with one sentence for people; what is damaged in the middle is told as such and keeps its time.
+//! cause with one sentence for people; what is damaged, or holds values that are no sound (NaN, infinity), is told as
+//! such and keeps its time.
 
 use std::fs::File;
 use std::io;
@@ -44,6 +45,9 @@ pub enum DecodeError {
     /// It is damaged throughout.
     #[error("the recording is damaged")]
     Damaged,
+    /// Its samples are floats, and none of them a level.
+    #[error("the recording holds values that are not numbers (NaN or infinity) instead of sound")]
+    NotNumbers,
     /// It is sound in form and has no samples.
     #[error("the recording has no sound in it: its length is zero seconds")]
     NoSamples,
@@ -100,8 +104,8 @@ fn decode_track(
     let mut decoder = symphonia::default::get_codecs()
         .make_audio_decoder(parameters, &AudioDecoderOptions::default())
         .map_err(|_| DecodeError::UnsupportedCodec)?;
-    let mut pipe = Pipe { sink, resampler: None, given: 0 };
-    let (mut expected, mut was_damaged) = (None, false);
+    let mut pipe = Pipe { sink, resampler: None, given: 0, heard: 0 };
+    let (mut expected, mut was_damaged, mut no_numbers_until) = (None, false, None);
     loop {
         let packet = match format.next_packet() {
             Ok(Some(packet)) if packet.track_id == track_id => packet,
@@ -111,47 +115,76 @@ fn decode_track(
             Err(_) if pipe.given > 0 => break,
             Err(_) => return Err(DecodeError::Damaged),
         };
-        let Some(mono) = mono(decoder.as_mut(), &packet)? else {
-            was_damaged = true;
-            continue;
-        };
         let (at, ticks) = (packet.pts.get(), i64::try_from(packet.dur.get()).unwrap_or(0));
-        let missing = expected.map_or(0.0, |expected| (at - expected) as f64 * tick.unwrap_or(0.0));
-        expected = Some(at + ticks);
-        if missing > JITTER {
-            pipe.damaged(missing)?;
+        let due = *expected.get_or_insert(at);
+        let seconds = |until: i64| until.saturating_sub(due) as f64 * tick.unwrap_or(0.0);
+        match mono(decoder.as_mut(), &packet)? {
+            Heard::Damaged => was_damaged = true,
+            Heard::NoNumbers => no_numbers_until = Some(at + ticks),
+            Heard::Sound(samples, rate) => {
+                expected = Some(at + ticks);
+                if seconds(at) > if no_numbers_until.take().is_some() { 0.0 } else { JITTER } {
+                    pipe.damaged(seconds(at))?;
+                }
+                pipe.push(&samples, rate)?;
+            }
         }
-        pipe.push(&mono.0, mono.1)?;
+    }
+    if let (Some(until), Some(due), Some(tick)) = (no_numbers_until, expected, tick) {
+        pipe.damaged((until - due) as f64 * tick)?;
     }
     pipe.finish()?;
-    match pipe.given {
+    match pipe.heard {
+        0 if no_numbers_until.is_some() => Err(DecodeError::NotNumbers),
         0 if was_damaged => Err(DecodeError::Damaged),
         0 => Err(DecodeError::NoSamples),
         _ => Ok(()),
     }
 }
 
-/// The mean of a packet's channels and its rate; `None` if it is damaged.
-fn mono(decoder: &mut dyn AudioDecoder, packet: &Packet) -> Result<Option<(Vec<f32>, usize)>, DecodeError> {
+/// What a packet holds.
+enum Heard {
+    /// The mean of its channels, and its rate.
+    Sound(Vec<f32>, usize),
+    /// It cannot be decoded.
+    Damaged,
+    /// It can, and for a part of it no channel is a number.
+    NoNumbers,
+}
+
+fn mono(decoder: &mut dyn AudioDecoder, packet: &Packet) -> Result<Heard, DecodeError> {
     match decoder.decode(packet) {
         Ok(buffer) => {
             let channels = buffer.spec().channels().count().max(1);
             let rate = buffer.spec().rate() as usize;
             let mut interleaved = Vec::<f32>::new();
             buffer.copy_to_vec_interleaved(&mut interleaved);
-            let mono = interleaved.chunks_exact(channels).map(|f| f.iter().sum::<f32>() / channels as f32);
-            Ok((rate > 0).then(|| (mono.collect(), rate)))
+            if rate == 0 {
+                return Ok(Heard::Damaged);
+            }
+            let mono: Option<Vec<f32>> = interleaved.chunks_exact(channels).map(mean).collect();
+            Ok(mono.map_or(Heard::NoNumbers, |mono| Heard::Sound(mono, rate)))
         }
-        Err(SymphoniaError::DecodeError(_) | SymphoniaError::IoError(_)) => Ok(None),
+        Err(SymphoniaError::DecodeError(_) | SymphoniaError::IoError(_)) => Ok(Heard::Damaged),
         Err(_) => Err(DecodeError::Damaged),
     }
+}
+
+/// The mean of those channels of a frame that are numbers, if one is.
+fn mean(frame: &[f32]) -> Option<f32> {
+    let levels = || frame.iter().filter(|sample| sample.is_finite());
+    let count = levels().count();
+    (count > 0).then(|| levels().sum::<f32>() / count as f32)
 }
 
 /// Takes mono at any rate and gives 16 kHz.
 struct Pipe<S> {
     sink: S,
     resampler: Option<Converter>,
+    /// Samples of time.
     given: u64,
+    /// Samples of sound among them.
+    heard: u64,
 }
 
 impl<S: FnMut(Stretch<'_>) -> io::Result<()>> Pipe<S> {
@@ -196,6 +229,7 @@ impl<S: FnMut(Stretch<'_>) -> io::Result<()>> Pipe<S> {
 
     fn give(&mut self, samples: &[f32]) -> Result<(), DecodeError> {
         self.count(samples.len() as u64)?;
+        self.heard += samples.len() as u64;
         let pcm: Vec<i16> = samples.iter().map(|s| (s * 32_768.0).round().clamp(-32_768.0, 32_767.0) as i16).collect();
         (self.sink)(Stretch::Sound(&pcm)).map_err(DecodeError::Sink)
     }
@@ -273,6 +307,18 @@ mod tests {
         writer.finalize().unwrap();
     }
 
+    fn float_wav(path: &Path, channels: u16, samples: &[f32]) {
+        let spec = hound::WavSpec {
+            channels,
+            sample_rate: 16_000,
+            bits_per_sample: 32,
+            sample_format: hound::SampleFormat::Float,
+        };
+        let mut writer = hound::WavWriter::create(path, spec).unwrap();
+        samples.iter().for_each(|sample| writer.write_sample(*sample).unwrap());
+        writer.finalize().unwrap();
+    }
+
     fn all(path: &Path) -> Result<(Vec<i16>, u64), DecodeError> {
         let (mut pcm, mut damaged) = (Vec::new(), 0);
         decode(path, |stretch| {
@@ -340,6 +386,31 @@ mod tests {
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
         let (pcm, _) = all(&path).unwrap();
         assert!((14_000..=16_100).contains(&pcm.len()), "{} samples", pcm.len());
+    }
+
+    /// They used to be silence.
+    #[test]
+    fn values_that_are_not_numbers_keep_their_time_and_are_no_sound() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("float.wav");
+        let of = |channels: u16, samples: &[f32]| {
+            float_wav(&path, channels, samples);
+            all(&path).map(|(pcm, damaged)| (pcm.len() as u64 + damaged, damaged, pcm))
+        };
+        for stretch in [0..8_000_u64, 16_000..24_000, 24_000..32_000, 20_000..20_001] {
+            let mut samples = vec![0.25; 32_000];
+            samples[stretch.start as usize..stretch.end as usize].fill(f32::NAN);
+            let (length, damaged, pcm) = of(1, &samples).unwrap();
+            let least = stretch.end - stretch.start;
+            assert_eq!((length, (least..least + 2_400).contains(&damaged)), (32_000, true), "{damaged} damaged");
+            assert!(pcm.iter().all(|sample| *sample == 8_192));
+        }
+        for value in [f32::NAN, f32::INFINITY] {
+            assert!(matches!(of(1, &vec![value; 32_000]), Err(DecodeError::NotNumbers)));
+            let (length, damaged, pcm) = of(2, &[0.25, value].repeat(32_000)).unwrap();
+            assert_eq!((length, damaged), (32_000, 0));
+            assert!(pcm.iter().all(|sample| *sample == 8_192), "the other channel is heard");
+        }
     }
 
     #[test]

@@ -227,6 +227,24 @@ pub enum GapCause {
     AudioInvalid,
 }
 
+impl GapCause {
+    /// As it stands in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Overrun => "overrun",
+            Self::Unplugged => "unplugged",
+            Self::Muted => "muted",
+            Self::OffRecord => "off_record",
+            Self::ClockStep => "clock_step",
+            Self::Restart => "restart",
+            Self::PowerLoss => "power_loss",
+            Self::DiskFull => "disk_full",
+            Self::AudioInvalid => "audio_invalid",
+        }
+    }
+}
+
 /// A stretch without sound.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Gap {

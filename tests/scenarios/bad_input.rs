@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use tests::recordings::float_wav;
 use tests::{TestBox, assert_fits_schema, conversation};
 
 fn wav(path: &Path, samples: &[i16]) -> PathBuf {
@@ -35,6 +36,7 @@ fn what_is_no_recording_is_a_transcription_error_and_leaves_only_its_failed_sess
         file("text.wav", &b"Minutes of the last meeting, item one. ".repeat(100)),
         file("corrupt.wav", &corrupt),
         wav(&room.root().join("zero.wav"), &[]),
+        float_wav(&room.root().join("nan.wav"), 1, &[f32::NAN; 32_000]),
         room.root().join("nowhere.wav"),
     ];
     for path in &bad {

@@ -18,8 +18,10 @@ pub mod engine;
 pub mod faults;
 pub mod microphone;
 pub mod postgres;
+pub mod recordings;
 pub mod sim;
 pub mod stack;
+pub mod validators;
 
 /// How long anything may take before a test gives up: a slow machine that is also building takes its time.
 pub const PATIENCE: Duration = Duration::from_secs(120);

@@ -1,0 +1,101 @@
+//! Other people's programs that read what `roomscribe export` writes. Where one refuses, it is said where, and never
+//! what was said there.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::repository;
+
+/// What `./dev setup` fetched for the tests.
+fn check(name: &str) -> PathBuf {
+    let fetched = std::env::var_os("ROOMSCRIBE_TEST_CHECKS");
+    let path = fetched.map_or_else(|| repository().join("target/checks"), PathBuf::from).join(name);
+    assert!(path.exists(), "{} is missing: run ./dev setup", path.display());
+    path
+}
+
+fn run(command: &mut Command) -> Output {
+    let program = command.get_program().to_owned();
+    command.output().unwrap_or_else(|why| panic!("{} is missing: run ./dev setup ({why})", program.display()))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// NIST's `rttmValidator.pl` must take a file without a warning. There is no text in one that it could show.
+///
+/// # Panics
+/// If it does not, with its words.
+pub fn rttm_validator_accepts(file: &Path) {
+    let said = run(Command::new("perl").arg(check("sctk/rttmValidator.pl")).arg("-i").arg(file));
+    let words = text(&said.stdout) + &text(&said.stderr);
+    let is_silent = said.stderr.is_empty() && !words.contains("ERROR") && !words.contains("WARNING");
+    assert!(said.status.success() && is_silent, "rttmValidator.pl: {words}");
+}
+
+/// Whether NIST's `stmValidator.pl` takes a file as being in this language (it knows `english`, and all others alike).
+#[must_use]
+pub fn stm_validator_accepts(file: &Path, language: &str) -> bool {
+    let program = check("sctk/stmValidator.pl");
+    let said = run(Command::new("perl").arg(program).args(["-s", "-l", language, "-i"]).arg(file));
+    said.status.success() && said.stderr.is_empty()
+}
+
+/// A cue, as the W3C's parser for `WebVTT` reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cue {
+    /// Seconds.
+    pub start: f64,
+    /// Seconds.
+    pub end: f64,
+    /// Of `<v>`, as it stands there.
+    pub speaker: Option<String>,
+    /// Of the outermost tag.
+    pub classes: Vec<String>,
+    /// Of all tags.
+    pub text: shared::record::Said,
+}
+
+/// The cues of each file, as the W3C's parser reads them without a complaint.
+///
+/// # Panics
+/// If it has one, with its words.
+#[must_use]
+pub fn webvtt_cues(files: &[PathBuf]) -> Vec<Vec<Cue>> {
+    let mut node = Command::new(check("node"));
+    node.arg(repository().join("tests/tools/read_webvtt.js")).arg(check("webvtt-parser")).args(files);
+    let said = run(&mut node);
+    assert!(said.status.success(), "read_webvtt.js: {}", text(&said.stderr));
+    let read: Vec<Value> =
+        text(&said.stdout).lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    assert_eq!(read.len(), files.len());
+    for (file, found) in files.iter().zip(&read) {
+        assert_eq!(found["errors"], serde_json::json!([]), "{}", file.display());
+    }
+    read.iter().map(|found| found["cues"].as_array().into_iter().flatten().map(cue).collect()).collect()
+}
+
+fn cue(cue: &Value) -> Cue {
+    let classes = cue["classes"].as_array().into_iter().flatten();
+    Cue {
+        start: cue["start"].as_f64().unwrap_or_default(),
+        end: cue["end"].as_f64().unwrap_or_default(),
+        speaker: cue["speaker"].as_str().map(str::to_owned),
+        classes: classes.filter_map(Value::as_str).map(str::to_owned).collect(),
+        text: shared::record::Said(cue["text"].as_str().unwrap_or_default().to_owned()),
+    }
+}
+
+/// Every file must hold a `DocumentReference` that the R4B models of `fhir.resources` take.
+///
+/// # Panics
+/// If one does not, with the places.
+pub fn fhir_models_accept(files: &[PathBuf]) {
+    let mut python = Command::new("/usr/bin/python3");
+    python.arg(repository().join("tests/tools/check_fhir.py")).args(files).env("PYTHONPATH", check("fhir"));
+    let said = run(&mut python);
+    assert!(said.status.success(), "check_fhir.py: {}{}", text(&said.stdout), text(&said.stderr));
+}
