@@ -278,7 +278,7 @@ fn compose(
     transcription: &[TranscriptionRow],
     diarization: &[DiarizationRow],
 ) -> Result<Record, ConcludeError> {
-    let who = Who::of(diarization, Bounds::of(&context.settings.session));
+    let who = Who::of(diarization, Bounds::of(&context.settings.session, session.speakers));
     let spoken: Vec<Spoken> = transcription
         .iter()
         .flat_map(|row| {

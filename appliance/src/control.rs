@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use shared::breaker::Service;
 use shared::error::{CircuitBreakerOpenError, report};
 use shared::record::Status;
-use shared::store::{BreakerCommand, OutboxState, QueueError, SessionRow, Store, StoreError};
+use shared::store::{BreakerCommand, OutboxState, QueueError, SessionRow, SpeakerHint, Store, StoreError};
 
 use crate::context::Context;
 use crate::import::{ImportError, admit, concluded, take_in};
@@ -42,6 +42,16 @@ pub struct Control {
 pub struct Start {
     /// Why the room may be recorded.
     pub consent: Option<StartConsent>,
+    /// How many people are in the room: at most so many speak.
+    pub participants: Option<u32>,
+    /// How many speak, where more is known; it stands above `participants`.
+    pub speakers: Option<SpeakerHint>,
+}
+
+impl Start {
+    fn hint(&self) -> SpeakerHint {
+        self.speakers.unwrap_or(SpeakerHint { at_least: None, at_most: self.participants })
+    }
 }
 
 /// Consent as the caller states it.
@@ -55,9 +65,24 @@ pub struct StartConsent {
 
 /// What `POST /process` takes.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Process {
     /// Absolute.
     pub file: PathBuf,
+    /// How many speak, as far as it is known.
+    pub speakers: SpeakerHint,
+}
+
+/// What no session can have is refused before it begins.
+fn possible(hint: SpeakerHint) -> Result<SpeakerHint, Refusal> {
+    if hint.is_possible() {
+        return Ok(hint);
+    }
+    let message = format!(
+        "speakers are at_least and at_most, from 1 to {}, the first not above the second; participants are as many",
+        SpeakerHint::MOST
+    );
+    Err(Refusal(StatusCode::BAD_REQUEST, json!({ "message": message }), None))
 }
 
 /// An answer other than success.
@@ -220,9 +245,11 @@ fn body<T: DeserializeOwned + Default>(bytes: &[u8]) -> Result<T, Refusal> {
 
 async fn post_session(State(control): State<Control>, bytes: Bytes) -> Result<Response, Refusal> {
     let start: Start = body(&bytes)?;
+    let hint = possible(start.hint())?;
     let (basis, by) = start.consent.map_or((None, None), |c| (Some(c.basis), c.by));
     let sessions = control.sessions.clone();
     let id = blocking(move || sessions.start(basis, by)).await??;
+    control.context.store.expect_speakers(&id, hint)?;
     Ok((StatusCode::CREATED, Json(json!({ "session_id": id, "status": Status::Recording }))).into_response())
 }
 
@@ -324,7 +351,8 @@ async fn post_process(State(control): State<Control>, bytes: Bytes) -> Result<Js
         let message = "say which file, by its absolute path: {\"file\": \"/…\"}";
         return Err(Refusal(StatusCode::BAD_REQUEST, json!({ "message": message }), None));
     }
-    let id = blocking(move || take_in(&context, &process.file)).await??;
+    let hint = possible(process.speakers)?;
+    let id = blocking(move || take_in(&context, &process.file, hint)).await??;
     let status = concluded(&control.context, &id, |_, _| ()).await?;
     Ok(Json(outcome(&control.context, &id, status)?))
 }

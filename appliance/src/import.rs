@@ -7,7 +7,7 @@ use std::time::Duration;
 use shared::breaker::Service;
 use shared::error::{CircuitBreakerOpenError, TaskFailure, TranscriptionError};
 use shared::record::{Consent, GapCause, Status};
-use shared::store::{NewSession, StoreError};
+use shared::store::{NewSession, SpeakerHint, StoreError};
 use shared::task::Task;
 use tracing::info;
 use uuid::Uuid;
@@ -57,7 +57,7 @@ pub async fn admit(context: &Context) -> Result<(), ImportError> {
 ///
 /// # Errors
 /// [`ImportError::Disk`] or [`ImportError::Store`]; nothing is left behind then.
-pub fn take_in(context: &Context, file: &Path) -> Result<String, ImportError> {
+pub fn take_in(context: &Context, file: &Path, speakers: SpeakerHint) -> Result<String, ImportError> {
     let id = Uuid::new_v4().to_string();
     let path = context.spool_file(&id);
     let taken = spool(context, file, &path).and_then(|decoded| {
@@ -75,6 +75,7 @@ pub fn take_in(context: &Context, file: &Path) -> Result<String, ImportError> {
         };
         let samples = decoded.unwrap_or(0);
         context.store.import_session(&new, samples, failed.as_ref(), now.wall)?;
+        context.store.expect_speakers(&id, speakers)?;
         if failed.is_some() {
             std::fs::remove_file(&path)?;
         }

@@ -40,7 +40,7 @@ impl Who {
         let regions = alike.iter().flat_map(|v| v.regions.iter().copied()).collect();
         let mut models = vec![first.model.clone()];
         let (diarized, maybe) = match &first.chunked {
-            None => by_pieces(&alike),
+            None => by_pieces(&alike, bounds),
             Some(chunked) => {
                 models.push(chunked.model.clone());
                 let step = seconds(chunked.step);
@@ -58,7 +58,7 @@ fn other(turns: &[Turn], counts: impl IntoIterator<Item = usize>) -> Option<usiz
     counts.into_iter().find(|count| *count != speakers)
 }
 
-fn by_pieces(windows: &[&Voiced]) -> (Diarization, Option<usize>) {
+fn by_pieces(windows: &[&Voiced], bounds: Bounds) -> (Diarization, Option<usize>) {
     let (mut regions, mut pieces, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
     for window in windows {
         let first = regions.len();
@@ -68,7 +68,7 @@ fn by_pieces(windows: &[&Voiced]) -> (Diarization, Option<usize>) {
     }
     let model = windows.first().map_or("", |v| v.model.as_str());
     let tuning = Tuning::of(model);
-    let told = |split| diarize::diarize(&regions, &pieces, &vectors, &Tuning { split, ..tuning });
+    let told = |split| diarize::diarize_within(&regions, &pieces, &vectors, &Tuning { split, ..tuning }, bounds);
     let turns = told(tuning.split);
     let nearby = [tuning.split - tuning.doubt, tuning.split + tuning.doubt];
     let maybe = other(&turns, nearby.map(|split| diarize::speakers(&told(split))));

@@ -144,6 +144,11 @@ fn the_control_socket_takes_what_people_type_and_refuses_in_json() {
     assert_eq!(unlinked.0, 409);
     assert!(unlinked.1["error"]["message"].as_str().unwrap().contains("not enrolled"));
     assert_eq!(call("POST", "/sessions", "{").0, 400);
+    for hint in [r#""participants": 0"#, r#""speakers": {"at_least": 3, "at_most": 2}"#, r#""speakers": {"about": 2}"#]
+    {
+        let body = format!(r#"{{"consent": {{"basis": "written"}}, {hint}}}"#);
+        assert_eq!(call("POST", "/sessions", &body).0, 400, "{hint}");
+    }
     let body =
         r#"{"consent": {"basis": "written", "by": "therapist", "at": "2026-01-01T00:00:00Z"}, "participants": 2}"#;
     let started = call("POST", "/sessions", body);

@@ -1,6 +1,6 @@
 //! `roomscribe process` on sound recordings.
 
-use tests::{TestBox, conversation, conversation_reference, fixture, plain, word_errors, words};
+use tests::{Processed, TestBox, conversation, conversation_reference, fixture, plain, word_errors, words};
 
 #[test]
 fn the_conversation_is_written_down_and_each_sentence_is_whose_it_is() {
@@ -49,4 +49,18 @@ fn the_same_file_gives_the_same_words_whatever_came_before() {
     let records: Vec<serde_json::Value> =
         String::from_utf8(output.stdout).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert!(words(&records[0]).len() > 40 && words(&records[0]) == words(&records[2]));
+}
+
+#[test]
+fn a_number_of_speakers_that_somebody_knows_is_kept_to() {
+    let room = TestBox::new();
+    let wav = conversation(room.root()).display().to_string();
+    for (hint, found) in [("1", 1), ("3-", 3)] {
+        let done = Processed::of(room.run(&["process", "--speakers", hint, &wav]));
+        assert_eq!(done.record["speakers"].as_array().unwrap().len(), found, "--speakers {hint}");
+        assert_eq!(done.record["speaker_count"]["best"], found);
+    }
+    let wrong = room.run(&["process", "--speakers", "3-2", &wav]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("write 2, 2-3, 2- (at least) or -3 (at most)"));
 }

@@ -19,7 +19,7 @@ use shared::error::report;
 use shared::log::{self, Style};
 use shared::paths::Root;
 use shared::settings::Settings;
-use shared::store::Store;
+use shared::store::{SpeakerHint, Store};
 
 use crate::context::StartError;
 use crate::daemon::DaemonError;
@@ -76,6 +76,9 @@ enum Command {
         /// The recordings.
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        /// How many speak in each: 2, 2-3, 2- (at least) or -3 (at most).
+        #[arg(long, allow_hyphen_values = true)]
+        speakers: Option<SpeakerHint>,
     },
     /// Show what the box is doing.
     #[command(after_help = "Example: roomscribe status")]
@@ -92,6 +95,9 @@ enum Command {
         /// Who noted it: a role, never a name.
         #[arg(long)]
         by: Option<String>,
+        /// How many will speak: 2, 2-3, 2- (at least) or -3 (at most).
+        #[arg(long, allow_hyphen_values = true)]
+        speakers: Option<SpeakerHint>,
     },
     /// End the session.
     #[command(after_help = "Example: roomscribe stop")]
@@ -250,10 +256,10 @@ fn dispatch(command: Command, common: &Common) -> Answer {
             crate::daemon::run(root).await.map_err(not_opened)?;
             Ok(code::DONE)
         }),
-        Command::Process { files } => local(process::process(root, files)),
+        Command::Process { files, speakers } => local(process::process(root, files, speakers)),
         Command::Status => local(show::status(root, common.json)),
         Command::Doctor => local(doctor::doctor(root, common.json)),
-        Command::Start { consent, by } => local(show::start(root, consent, by, common.json)),
+        Command::Start { consent, by, speakers } => local(show::start(root, consent, by, speakers, common.json)),
         Command::Stop { session } => local(show::stop(root, session, common.json)),
         Command::Sessions { session } => local(show::sessions(root, session, common.json)),
         Command::Export { session, format } => print_export(&root, &session, format),
@@ -296,8 +302,9 @@ fn print_export(root: &Root, session: &str, format: Format) -> Answer {
     let unreadable = |_| Failed::new(code::FAILED, "the stored record of this session cannot be read");
     let record = serde_json::from_slice(&json).map_err(unreadable)?;
     let settings = Settings::load(root, |name| std::env::var(name).ok()).map_err(|why| Failed::because(&why))?;
-    let bounds = Bounds::of(&settings.session);
-    let turns = crate::conclude::turns(&store, session, bounds).map_err(|why| Failed::because(&why))?;
+    let hint = store.session(session).map_err(|why| Failed::because(&why))?.speakers;
+    let turns = crate::conclude::turns(&store, session, Bounds::of(&settings.session, hint))
+        .map_err(|why| Failed::because(&why))?;
     say(export(&record, &turns, format).trim_end_matches('\n'));
     Ok(code::DONE)
 }

@@ -9,6 +9,7 @@ use hyper::Method;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use shared::paths::Root;
+use shared::store::SpeakerHint;
 
 use super::{Answer, Failed, client, code, say};
 use crate::context::Context;
@@ -17,14 +18,15 @@ use crate::daemon::{open, start_work};
 use crate::import::{ImportError, admit, concluded, take_in};
 
 /// Processes every file in order; ends with the first code that is not 0.
-pub async fn process(root: Root, files: Vec<PathBuf>) -> Answer {
+pub async fn process(root: Root, files: Vec<PathBuf>, speakers: Option<SpeakerHint>) -> Answer {
+    let hint = speakers.unwrap_or_default();
     let here = if client::is_reachable(&root).await { None } else { Some(start(&root)?) };
     let mut first = code::DONE;
     for (number, file) in files.iter().enumerate() {
         let bar = bar(file, number, files.len());
         let result = match &here {
-            Some(context) => in_process(context, file, &bar).await,
-            None => by_daemon(&root, file).await,
+            Some(context) => in_process(context, file, hint, &bar).await,
+            None => by_daemon(&root, file, hint).await,
         };
         bar.finish_and_clear();
         let code = match result {
@@ -69,7 +71,12 @@ fn bar(file: &Path, number: usize, count: usize) -> ProgressBar {
     bar
 }
 
-async fn in_process(context: &Arc<Context>, file: &Path, bar: &ProgressBar) -> Result<Value, Failed> {
+async fn in_process(
+    context: &Arc<Context>,
+    file: &Path,
+    speakers: SpeakerHint,
+    bar: &ProgressBar,
+) -> Result<Value, Failed> {
     let failed = |why: ImportError| match &why {
         ImportError::Refused(open) => {
             let reason = open.ailment.as_ref().map(shared::ailment::Ailment::explain);
@@ -78,7 +85,7 @@ async fn in_process(context: &Arc<Context>, file: &Path, bar: &ProgressBar) -> R
         ImportError::Disk(_) | ImportError::Store(_) => Failed::because(&why),
     };
     admit(context).await.map_err(failed)?;
-    let session = take_in(context, file).map_err(failed)?;
+    let session = take_in(context, file, speakers).map_err(failed)?;
     let status = concluded(context, &session, |done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
@@ -87,10 +94,10 @@ async fn in_process(context: &Arc<Context>, file: &Path, bar: &ProgressBar) -> R
     outcome(context, &session, status).map_err(|why| Failed::because(&why))
 }
 
-async fn by_daemon(root: &Root, file: &Path) -> Result<Value, Failed> {
+async fn by_daemon(root: &Root, file: &Path, speakers: SpeakerHint) -> Result<Value, Failed> {
     let absolute = std::path::absolute(file).map_err(|why| Failed::because(&why))?;
     let absolute = absolute.to_str().ok_or_else(|| Failed::new(code::FAILED, "the file's name is not UTF-8"))?;
-    client::demand(root, Method::POST, "/process", Some(&json!({ "file": absolute }))).await
+    client::demand(root, Method::POST, "/process", Some(&json!({ "file": absolute, "speakers": speakers }))).await
 }
 
 /// The exit code of a record, with one sentence for people if it is not a transcript.

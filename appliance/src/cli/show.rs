@@ -4,6 +4,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use shared::breaker::Service;
 use shared::paths::Root;
+use shared::store::SpeakerHint;
 
 use super::{Answer, Failed, client, code, say};
 use crate::control::session_json;
@@ -83,9 +84,17 @@ fn alert_lines(alerts: &Value) -> Vec<String> {
 }
 
 /// `roomscribe start`
-pub async fn start(root: Root, basis: Option<String>, by: Option<String>, json: bool) -> Answer {
+pub async fn start(
+    root: Root,
+    basis: Option<String>,
+    by: Option<String>,
+    speakers: Option<SpeakerHint>,
+    json: bool,
+) -> Answer {
     let consent = basis.map(|basis| json!({ "basis": basis, "by": by }));
-    let answer = client::demand(&root, Method::POST, "/sessions", Some(&json!({ "consent": consent }))).await?;
+    let answer =
+        client::demand(&root, Method::POST, "/sessions", Some(&json!({ "consent": consent, "speakers": speakers })))
+            .await?;
     print(json, &answer, |a| format!("Recording session {}. End it with: roomscribe stop", text(a, "session_id")))
 }
 

@@ -6,6 +6,9 @@
 //!   those heard well ─▶ groups (agglomerative; refined by VBx where there is a PLDA) ─▶ centroids
 //!   every chunk's speakers ─▶ the centroids that suit them best, no two the same ─▶ who speaks when
 
+use shared::settings::Session;
+use shared::store::SpeakerHint;
+
 use super::Turn;
 use super::activity::{Activity, Frames, LOCAL, exclusive};
 use super::hierarchy::{Hierarchy, renumbered, sizes};
@@ -20,7 +23,7 @@ const VANISHED: f64 = 1e-7;
 const MOST: usize = 20;
 /// Voices that are clustered; of more, one in so many is taken, and the rest are assigned. Every pair of them takes four
 /// bytes: 8 MB, whatever the length of the session.
-const TRAINED: usize = 2000;
+pub(super) const TRAINED: usize = 2000;
 
 /// The embedding of each speaker of a chunk, where there is one.
 pub type Embeddings = [Option<Vec<f32>>; LOCAL];
@@ -43,16 +46,17 @@ impl Default for Bounds {
 }
 
 impl Bounds {
-    /// As a site has set them.
+    /// As somebody said of the session, and otherwise as the site has set them.
     #[must_use]
-    pub fn of(settings: &shared::settings::Session) -> Self {
-        let most = |n: u32| (n as usize).clamp(1, MOST);
-        let at_least = most(settings.speakers_at_least);
-        Self { at_least, at_most: most(settings.speakers_at_most).max(at_least) }
+    pub fn of(site: &Session, session: SpeakerHint) -> Self {
+        let within = |n: u32| (n as usize).clamp(1, MOST);
+        let most = session.at_most.unwrap_or(site.speakers_at_most.max(session.at_least.unwrap_or(1)));
+        let least = session.at_least.unwrap_or(site.speakers_at_least.min(most));
+        Self { at_least: within(least), at_most: within(most.max(least)) }
     }
 
     /// The number to look for, if `found` will not do.
-    fn instead_of(&self, found: usize) -> Option<usize> {
+    pub(super) fn instead_of(&self, found: usize) -> Option<usize> {
         (found < self.at_least).then_some(self.at_least).or((found > self.at_most).then_some(self.at_most))
     }
 }
@@ -326,6 +330,22 @@ mod tests {
         assert_eq!(best(&both_like_the_first, false), [Some(0), Some(0)]);
         assert_eq!(best(&rows(&[&[-0.9], &[0.8]]), true), [None, Some(0)], "one goes without");
         assert_eq!(best(&rows(&[]), true), []);
+    }
+
+    #[test]
+    fn what_is_said_of_a_session_stands_above_the_site() {
+        let site = Session { speakers_at_least: 2, speakers_at_most: 3, ..Session::default() };
+        let of = |text: &str| {
+            let bounds = Bounds::of(&site, text.parse().unwrap_or_default());
+            (bounds.at_least, bounds.at_most)
+        };
+        assert_eq!(
+            [of(""), of("1"), of("2"), of("5"), of("4-"), of("-1"), of("2-4")].to_vec(),
+            [(2, 3), (1, 1), (2, 2), (5, 5), (4, 4), (1, 1), (2, 4)]
+        );
+        for bad in ["0", "3-2", "-", "21", "two", "2-x", "--2"] {
+            assert!(bad.parse::<SpeakerHint>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -10,7 +10,12 @@ mod similarity;
 pub mod turns;
 pub mod vbx;
 
+use std::cmp::Ordering;
+
 use serde::{Deserialize, Serialize};
+
+use global::Bounds;
+use hierarchy::Hierarchy;
 
 /// How one voice model wants to be used. The numbers were found by sweeping each over recordings of meetings, a phone
 /// call and synthetic conversations; see the README's *Diarization*.
@@ -109,6 +114,54 @@ pub fn diarize(regions: &[(f64, f64)], pieces: &[Piece], vectors: &[Vec<f32>], t
     turns::turns(regions, pieces, vectors, &clusters, tuning.switch)
 }
 
+/// As [`diarize`], with as many speakers as there are known to be, or as near to that as these voices let themselves be
+/// told apart: more or less likeness is asked for until their number fits. If it never does, the vectors are joined one
+/// by one until so many groups are left.
+#[must_use]
+pub fn diarize_within(
+    regions: &[(f64, f64)],
+    pieces: &[Piece],
+    vectors: &[Vec<f32>],
+    tuning: &Tuning,
+    bounds: Bounds,
+) -> Vec<Turn> {
+    /// Halvings of what the likeness may be: to a thousandth.
+    const HALVINGS: u32 = 10;
+    /// Likeness above which nothing is one voice.
+    const HIGHEST: f64 = 1.2;
+    /// Pieces that make a voice if nothing else is known of it; fewer if there are none such.
+    const SOME: usize = 3;
+    let told = |split| diarize(regions, pieces, vectors, &Tuning { split, ..*tuning });
+    let mut best = told(tuning.split);
+    let Some(wanted) = bounds.instead_of(speakers(&best)).filter(|_| !best.is_empty()) else { return best };
+    let (mut low, mut high) = if speakers(&best) < wanted { (tuning.split, HIGHEST) } else { (0.0, tuning.split) };
+    for _ in 0..HALVINGS {
+        let split = f64::midpoint(low, high);
+        let turns = told(split);
+        let found = speakers(&turns);
+        if found.abs_diff(wanted) < speakers(&best).abs_diff(wanted) {
+            best = turns;
+        }
+        match found.cmp(&wanted) {
+            Ordering::Equal => break,
+            Ordering::Less => low = split,
+            Ordering::Greater => high = split,
+        }
+    }
+    let stride = vectors.len().div_ceil(global::TRAINED).max(1);
+    let sample: Vec<Vec<f32>> = vectors.iter().step_by(stride).cloned().collect();
+    let tree = (speakers(&best) != wanted).then(|| Hierarchy::new(&sample));
+    for (tree, minimum) in tree.iter().flat_map(|tree| [SOME, 2, 1].map(|minimum| (tree, minimum))) {
+        let groups = tree.cut_into(wanted, minimum, tuning.split);
+        let centres = similarity::centroids(&sample, &groups, hierarchy::sizes(&groups).len());
+        let turns = turns::turns(regions, pieces, vectors, &means::assign(vectors, &centres), tuning.switch);
+        if speakers(&turns).abs_diff(wanted) < speakers(&best).abs_diff(wanted) {
+            best = turns;
+        }
+    }
+    best
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +196,11 @@ mod tests {
             assert!((piece.start - expected[0]).abs() < 2e-3 && (piece.end - expected[1]).abs() < 2e-3);
         }
         let turns = diarize(&regions, &made, &vectors, &tuning);
+        for speakers_known in [1, 2, 3] {
+            let bounds = Bounds { at_least: speakers_known, at_most: speakers_known };
+            assert_eq!(speakers(&diarize_within(&regions, &made, &vectors, &tuning, bounds)), speakers_known);
+        }
+        assert_eq!(diarize_within(&regions, &made, &vectors, &tuning, Bounds::default()), turns);
         let expected = rows("turns");
         assert_eq!(turns.len(), expected.len());
         for (turn, expected) in turns.iter().zip(&expected) {

@@ -24,7 +24,7 @@ pub use damage::{Damage, Quarantined};
 pub use disk::Disk;
 pub use outbox::{OutboxState, Parcel};
 pub use queue::{Dropped, Held, Ledger, LedgerTerm, Place, QueueError, QueueItem};
-pub use sessions::{FailureCount, Finish, NewSession, SessionRow};
+pub use sessions::{FailureCount, Finish, NewSession, SessionRow, SpeakerHint};
 pub use work::{Claim, Row, RowState, WindowRow};
 
 /// Each entry brings the database from its index to the next version.

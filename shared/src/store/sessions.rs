@@ -25,6 +25,45 @@ pub struct NewSession {
     pub status: Status,
 }
 
+/// How many speakers a session has, as far as people know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpeakerHint {
+    /// From 1.
+    pub at_least: Option<u32>,
+    /// Not less than at least.
+    pub at_most: Option<u32>,
+}
+
+impl SpeakerHint {
+    /// The most speakers that are told apart.
+    pub const MOST: u32 = 20;
+
+    /// Whether it can be true.
+    #[must_use]
+    pub fn is_possible(&self) -> bool {
+        let (least, most) = (self.at_least.unwrap_or(1), self.at_most.unwrap_or(Self::MOST));
+        1 <= least && least <= most && most <= Self::MOST
+    }
+}
+
+impl std::str::FromStr for SpeakerHint {
+    type Err = String;
+
+    /// Reads `2`, `2-3`, `2-` (at least) or `-3` (at most).
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = |part: &str| if part.is_empty() { Some(None) } else { part.parse().ok().map(Some) };
+        let (least, most) = text.split_once('-').unwrap_or((text, text));
+        let read = number(least).zip(number(most)).map(|(at_least, at_most)| Self { at_least, at_most });
+        read.filter(|hint| *hint != Self::default() && hint.is_possible()).ok_or_else(|| {
+            format!(
+                "{text:?} is no number of speakers: write 2, 2-3, 2- (at least) or -3 (at most), up to {}",
+                Self::MOST
+            )
+        })
+    }
+}
+
 /// A session as it stands.
 #[derive(Debug, Clone)]
 pub struct SessionRow {
@@ -58,6 +97,8 @@ pub struct SessionRow {
     pub dropped: bool,
     /// How often it was tried again after it was concluded.
     pub replays: u32,
+    /// How many speakers it has, as far as somebody said.
+    pub speakers: SpeakerHint,
 }
 
 /// How a session ends, to be stored in one transaction.
@@ -94,7 +135,8 @@ const LIKE_SINCE: &str = "select count(*) as failed_count, error_message from se
     where error_message like ?2 and created_at > ?1 group by error_message order by failed_count desc, error_message";
 
 pub(super) const COLUMNS: &str = "id, revision, status, diarization_status, error_message, error, consent, time_quality, \
-                       started_at, ended_at, samples, engine_seconds, audio, dropped_at, replays";
+                       started_at, ended_at, samples, engine_seconds, audio, dropped_at, replays, \
+                       speakers_at_least, speakers_at_most";
 
 type Raw = (String, Option<String>, Option<String>, String, String, SessionRow);
 
@@ -115,6 +157,7 @@ fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
         audio_kept: row.get::<_, String>(12)? == "kept",
         dropped: row.get::<_, Option<i64>>(13)?.is_some(),
         replays: row.get(14)?,
+        speakers: SpeakerHint { at_least: row.get(15)?, at_most: row.get(16)? },
     };
     Ok((row.get(2)?, row.get(3)?, row.get(5)?, row.get(6)?, row.get(7)?, placeholder))
 }
@@ -168,6 +211,18 @@ fn quality_name(quality: TimeQuality) -> Result<String, StoreError> {
 }
 
 impl Store {
+    /// Somebody says how many speakers a session has.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn expect_speakers(&self, session: &str, hint: SpeakerHint) -> Result<(), StoreError> {
+        self.lock().execute(
+            "update sessions set speakers_at_least = ?2, speakers_at_most = ?3 where id = ?1",
+            params![session, hint.at_least, hint.at_most],
+        )?;
+        Ok(())
+    }
+
     /// Begins a session.
     ///
     /// # Errors
