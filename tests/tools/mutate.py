@@ -32,10 +32,10 @@ that test fail when it is planted. `./dev mutants` plants them all; this page is
 """
 
 BUGS = """
-Bugs that the simulation must catch within 50 seeds, one at a time:
+Bugs that the simulation must catch, one at a time, within so many seeds:
 
-| what must hold | planted bug |
-|---|---|
+| what must hold | planted bug | seeds |
+|---|---|---|
 """
 
 
@@ -56,7 +56,9 @@ def table():
     row = lambda m: f"| {m['heading']} | {m['code']} | {test(m)} | `{m['name']}` |\n"
     all_of_them = mutations()
     text = HEAD + "".join(row(m) for m in all_of_them if "heading" in m)
-    return text + BUGS + "".join(f"| {m['code']} | `{m['name']}` |\n" for m in all_of_them if "heading" not in m)
+    return text + BUGS + "".join(
+        f"| {m['code']} | `{m['name']}` | {m['seeds']} |\n" for m in all_of_them if "heading" not in m
+    )
 
 
 def check():
@@ -113,9 +115,13 @@ def judge(mutation, tree, target):
 def copy(tree):
     """Brings the copy up to date; what has not changed keeps its date, so that it is not built again."""
     listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
-    for name in listed.stdout.decode().split("\0"):
+    names = {name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()}
+    for there in [path for path in tree.rglob("*") if path.is_file()]:
+        if str(there.relative_to(tree)) not in names:
+            there.unlink()
+    for name in sorted(names):
         source, there = ROOT / name, tree / name
-        if name and source.is_file() and (not there.exists() or there.read_bytes() != source.read_bytes()):
+        if not there.exists() or there.read_bytes() != source.read_bytes():
             there.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, there)
 
