@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use appliance::spool::SpoolReader;
 use tests::microphone::Microphone;
-use tests::{TestBox, conversation, wait_for};
+use tests::{TestBox, conversation, fixture, wait_for};
 
 fn write_wav(path: &Path, pcm: &[i16]) {
     let spec = hound::WavSpec {
@@ -20,25 +20,17 @@ fn write_wav(path: &Path, pcm: &[i16]) {
     wav.finalize().unwrap();
 }
 
-/// The demo segmentation network lies beside the checkout, which users do not have.
-fn with_segmentation(room: &TestBox) -> bool {
-    let folder = tests::repository().join("../shared/models");
-    if !folder.join("demo-segmentation.onnx").is_file() {
-        eprintln!("not run: demo-segmentation.onnx is not here: looked in ../shared/models beside the checkout");
-        return false;
-    }
-    let from = folder.display().to_string();
+/// The demo segmentation network, which is had only by asking for its role.
+fn with_segmentation(room: &TestBox) {
+    let from = fixture("models").display().to_string();
     let got = room.run(&["models", "fetch", "--role", "segmentation", "--from", &from]);
     assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));
-    true
 }
 
 /// Records the conversation in real time, then processes what was recorded as one file in a box of the same models.
-fn both_ways(prepare: impl Fn(&TestBox) -> bool) {
+fn both_ways(prepare: impl Fn(&TestBox), models: usize) {
     let room = TestBox::new();
-    if !prepare(&room) {
-        return;
-    }
+    prepare(&room);
     let microphone = Microphone::playing(room.root(), &conversation(room.root()));
     let room = microphone.tell(room);
     let daemon = room.start_daemon();
@@ -64,16 +56,17 @@ fn both_ways(prepare: impl Fn(&TestBox) -> bool) {
         // What was said is not for a test's output.
         assert!(streamed[key] == whole[key], "{key} differ");
     }
+    assert_eq!(whole["models"].as_array().unwrap().len(), models);
     assert_eq!(whole["speakers"].as_array().unwrap().len(), 2);
     assert!(whole["duration_s"].as_f64().unwrap() > 30.5, "more than one window");
 }
 
 #[test]
 fn a_session_in_real_time_and_as_one_file_is_the_same() {
-    both_ways(|_| true);
+    both_ways(|_| (), 3);
 }
 
 #[test]
 fn so_it_is_with_a_segmentation_network() {
-    both_ways(with_segmentation);
+    both_ways(with_segmentation, 4);
 }
