@@ -248,8 +248,7 @@ async fn post_session(State(control): State<Control>, bytes: Bytes) -> Result<Re
     let hint = possible(start.hint())?;
     let (basis, by) = start.consent.map_or((None, None), |c| (Some(c.basis), c.by));
     let sessions = control.sessions.clone();
-    let id = blocking(move || sessions.start(basis, by)).await??;
-    control.context.store.expect_speakers(&id, hint)?;
+    let id = blocking(move || sessions.start(basis, by, hint)).await??;
     Ok((StatusCode::CREATED, Json(json!({ "session_id": id, "status": Status::Recording }))).into_response())
 }
 

@@ -72,10 +72,10 @@ pub fn take_in(context: &Context, file: &Path, speakers: SpeakerHint) -> Result<
             time_quality: time_quality(),
             consent: Consent { basis: "import".into(), by: None, at: now.wall.to_string() },
             status: Status::Queued,
+            speakers,
         };
         let samples = decoded.unwrap_or(0);
         context.store.import_session(&new, samples, failed.as_ref(), now.wall)?;
-        context.store.expect_speakers(&id, speakers)?;
         if failed.is_some() {
             std::fs::remove_file(&path)?;
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use shared::clock::Elapsed;
 use shared::error::report;
 use shared::record::{Consent, GapCause, Status};
-use shared::store::{NewSession, SessionRow, StoreError};
+use shared::store::{NewSession, SessionRow, SpeakerHint, StoreError};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -84,7 +84,12 @@ impl Sessions {
     ///
     /// # Errors
     /// [`SessionError`]; nothing is left behind then.
-    pub fn start(&self, basis: Option<String>, by: Option<String>) -> Result<String, SessionError> {
+    pub fn start(
+        &self,
+        basis: Option<String>,
+        by: Option<String>,
+        speakers: SpeakerHint,
+    ) -> Result<String, SessionError> {
         let basis = match basis.filter(|b| !b.trim().is_empty()) {
             Some(basis) => basis,
             None if self.context.settings.session.require_consent => return Err(SessionError::NoConsent),
@@ -96,7 +101,8 @@ impl Sessions {
                 return Err(SessionError::Busy);
             }
         }
-        let begun = self.door.open().map_err(SessionError::from).and_then(|open| self.begin(open, basis, by));
+        let opened = self.door.open().map_err(SessionError::from);
+        let begun = opened.and_then(|open| self.begin(open, basis, by, speakers));
         let (slot, answer) = match begun {
             Ok((session, recording)) => {
                 info!(session_id = session, "Recording.");
@@ -114,6 +120,7 @@ impl Sessions {
         microphone: Box<dyn Microphone>,
         basis: String,
         by: Option<String>,
+        speakers: SpeakerHint,
     ) -> Result<(String, Recording), SessionError> {
         let now = self.context.now();
         let id = Uuid::new_v4().to_string();
@@ -125,6 +132,7 @@ impl Sessions {
             time_quality: time_quality(),
             consent: Consent { basis, by, at: now.wall.to_string() },
             status: Status::Recording,
+            speakers,
         };
         if let Err(why) = self.context.store.begin_session(&new, now.wall) {
             std::fs::remove_file(&path)?;
@@ -304,12 +312,12 @@ mod tests {
     fn a_suspended_session_is_not_settled_and_the_next_start_goes_on_with_it() {
         let folder = tempfile::tempdir().unwrap();
         let (context, sessions) = box_in(folder.path());
-        let id = sessions.start(Some("verbal".into()), None).unwrap();
+        let id = sessions.start(Some("verbal".into()), None, SpeakerHint::default()).unwrap();
         std::thread::sleep(Duration::from_millis(50));
         sessions.suspend();
         sessions.settle().unwrap();
         assert_eq!(context.store.session(&id).unwrap().status, Status::Recording);
-        assert!(matches!(sessions.start(Some("verbal".into()), None), Err(SessionError::Busy)));
+        assert!(matches!(sessions.start(Some("verbal".into()), None, SpeakerHint::default()), Err(SessionError::Busy)));
         drop((context, sessions));
         let (context, sessions) = box_in(folder.path());
         sessions.take_up().unwrap();
@@ -323,7 +331,7 @@ mod tests {
     fn a_session_whose_end_could_not_be_stored_is_ended_soon_after() {
         let folder = tempfile::tempdir().unwrap();
         let (context, sessions) = box_in(folder.path());
-        let id = sessions.start(Some("verbal".into()), None).unwrap();
+        let id = sessions.start(Some("verbal".into()), None, SpeakerHint::default()).unwrap();
         *sessions.slot() = Slot::Idle;
         sessions.settle().unwrap();
         assert_eq!(context.store.session(&id).unwrap().status, Status::Queued);

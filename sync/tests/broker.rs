@@ -16,7 +16,7 @@ use shared::record::{
     Attempts, Consent, DiarizationStatus, Processing, Record, Said, Segment, SpeakerCount, Status, TimeQuality, VERSION,
 };
 use shared::seal::{Address, ClinicPublic, sha256};
-use shared::store::{Finish, NewSession, OutboxState, Rates, Store};
+use shared::store::{Finish, NewSession, OutboxState, Rates, SpeakerHint, Store};
 use shared::wire::{Board, BoardAlert, BoxHealth, BreakerHealth, CaptureHealth, MAX_PARCEL_BYTES, QueueHealth, Topics};
 use sync::clinic::store::ClinicStore;
 use sync::mqtt::{MqttBroker, MqttLine};
@@ -123,7 +123,14 @@ impl World {
         let now = self.now();
         let consent = Consent { basis: "verbal".into(), by: None, at: now.to_string() };
         let (time_quality, status) = (TimeQuality::Synchronized, Status::Recording);
-        let new = NewSession { id: session.into(), started_at: now, time_quality, consent, status };
+        let new = NewSession {
+            id: session.into(),
+            started_at: now,
+            time_quality,
+            consent,
+            status,
+            speakers: SpeakerHint::default(),
+        };
         self.store.begin_session(&new, now).unwrap();
         let finish = Finish {
             session,

@@ -23,6 +23,8 @@ pub struct NewSession {
     pub consent: Consent,
     /// `Recording`, or `Queued` for an import.
     pub status: Status,
+    /// How many speakers it has, as far as somebody said.
+    pub speakers: SpeakerHint,
 }
 
 /// How many speakers a session has, as far as people know.
@@ -189,15 +191,18 @@ pub(super) fn event(connection: &rusqlite::Connection, at: WallTime, what: &Even
 
 fn insert(connection: &rusqlite::Connection, new: &NewSession, now: WallTime) -> Result<(), StoreError> {
     connection.execute(
-        "insert into sessions (id, status, consent, time_quality, started_at, created_at, updated_at)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
+        "insert into sessions (id, status, consent, time_quality, started_at, created_at, updated_at,
+           speakers_at_least, speakers_at_most)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8)",
         params![
             new.id,
             new.status.name(),
             serde_json::to_string(&new.consent)?,
             quality_name(new.time_quality)?,
             new.started_at.0,
-            now.0
+            now.0,
+            new.speakers.at_least,
+            new.speakers.at_most
         ],
     )?;
     event(connection, now, &EventKind::Session { session: new.id.clone(), status: new.status })
@@ -211,18 +216,6 @@ fn quality_name(quality: TimeQuality) -> Result<String, StoreError> {
 }
 
 impl Store {
-    /// Somebody says how many speakers a session has.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn expect_speakers(&self, session: &str, hint: SpeakerHint) -> Result<(), StoreError> {
-        self.lock().execute(
-            "update sessions set speakers_at_least = ?2, speakers_at_most = ?3 where id = ?1",
-            params![session, hint.at_least, hint.at_most],
-        )?;
-        Ok(())
-    }
-
     /// Begins a session.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ pub(super) fn new(id: &str) -> NewSession {
         time_quality: TimeQuality::Synchronized,
         consent: Consent { basis: "verbal".into(), by: None, at: NOW.to_string() },
         status: Status::Recording,
+        speakers: SpeakerHint::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use shared::chance::SeededDice;
 use shared::clock::{ScriptedClock, WallTime};
 use shared::record::{Consent, DiarizationStatus, Status, TimeQuality};
 use shared::seal::{Ack, AckResult, ClinicKeys, sha256};
-use shared::store::{BreakerCommand, Finish, NewSession, OutboxState};
+use shared::store::{BreakerCommand, Finish, NewSession, OutboxState, SpeakerHint};
 
 const NOW: WallTime = WallTime(1_767_225_600_000);
 const A: &str = "7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a11";
@@ -27,7 +27,14 @@ impl World {
     fn owe(&self, session: &str, parcel: &[u8]) {
         let consent = Consent { basis: "verbal".into(), by: None, at: NOW.to_string() };
         let (time_quality, status) = (TimeQuality::Synchronized, Status::Recording);
-        let new = NewSession { id: session.into(), started_at: NOW, time_quality, consent, status };
+        let new = NewSession {
+            id: session.into(),
+            started_at: NOW,
+            time_quality,
+            consent,
+            status,
+            speakers: SpeakerHint::default(),
+        };
         self.store.begin_session(&new, NOW).unwrap();
         let finish = Finish {
             session,

@@ -21,7 +21,7 @@ use shared::breaker::{Service, StateName};
 use shared::guard::View;
 use shared::record::{Consent, Status, TimeQuality};
 use shared::seal::ClinicKeys;
-use shared::store::{BreakerCommand, NewSession, QueueError, WindowRow};
+use shared::store::{BreakerCommand, NewSession, QueueError, SpeakerHint, WindowRow};
 use shared::task::Task;
 use tokio::task::LocalSet;
 
@@ -240,6 +240,7 @@ impl World {
             time_quality: TimeQuality::Synchronized,
             consent: Consent { basis: "verbal".into(), by: None, at: now.wall.to_string() },
             status: Status::Recording,
+            speakers: SpeakerHint::default(),
         };
         if context.store.begin_session(&new, now.wall).is_err() {
             std::fs::remove_file(file).map_err(|why| why.to_string())?;
