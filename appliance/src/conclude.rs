@@ -334,13 +334,14 @@ fn highest(context: &Context, session: &SessionRow, task: Task) -> Result<u32, S
     Ok(rows.iter().map(|r| r.attempts).max().unwrap_or(0))
 }
 
-/// Who spoke when, from what the store still holds of a session's voices; empty where it holds nothing.
+/// Who spoke when, from what the store still holds of a session's voices; empty where it holds nothing. There are as many
+/// speakers as in the record, whatever the site has set since.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn turns(store: &Store, session: &str, bounds: Bounds) -> Result<Vec<Turn>, StoreError> {
-    let rows: Vec<DiarizationRow> = store.rows(session, Task::Diarization)?;
-    Ok(Who::of(&rows, bounds).map(|who| who.turns).unwrap_or_default())
+pub fn turns(store: &Store, record: &Record) -> Result<Vec<Turn>, StoreError> {
+    let rows: Vec<DiarizationRow> = store.rows(&record.session_id, Task::Diarization)?;
+    Ok(Who::of(&rows, Bounds::exactly(record.speakers.len())).map(|who| who.turns).unwrap_or_default())
 }
 
 fn speaker_count(speakers: &[Speaker], who: Option<&Who>) -> SpeakerCount {

@@ -52,10 +52,9 @@ impl Who {
     }
 }
 
-/// The first number of speakers that is another than that of `turns`.
-fn other(turns: &[Turn], counts: impl IntoIterator<Item = usize>) -> Option<usize> {
-    let speakers = diarize::speakers(turns);
-    counts.into_iter().find(|count| *count != speakers)
+/// The first number of speakers that is another than `found` and may be.
+fn other(found: usize, counts: [usize; 2], bounds: Bounds) -> Option<usize> {
+    counts.into_iter().find(|count| *count != found && bounds.allow(*count))
 }
 
 fn by_pieces(windows: &[&Voiced], bounds: Bounds) -> (Diarization, Option<usize>) {
@@ -68,10 +67,11 @@ fn by_pieces(windows: &[&Voiced], bounds: Bounds) -> (Diarization, Option<usize>
     }
     let model = windows.first().map_or("", |v| v.model.as_str());
     let tuning = Tuning::of(model);
-    let told = |split| diarize::diarize_within(&regions, &pieces, &vectors, &Tuning { split, ..tuning }, bounds);
-    let turns = told(tuning.split);
+    let turns = diarize::diarize_within(&regions, &pieces, &vectors, &tuning, bounds);
     let nearby = [tuning.split - tuning.doubt, tuning.split + tuning.doubt];
-    let maybe = other(&turns, nearby.map(|split| diarize::speakers(&told(split))));
+    let counts = nearby
+        .map(|split| diarize::speakers(&diarize::diarize(&regions, &pieces, &vectors, &Tuning { split, ..tuning })));
+    let maybe = other(diarize::speakers(&turns), counts, bounds);
     (Diarization { exclusive: turns.clone(), turns }, maybe)
 }
 
@@ -86,10 +86,11 @@ fn by_chunks(windows: &[&Chunked], threshold: Threshold, bounds: Bounds) -> (Dia
         }
     }
     let activity = Activity { chunks: &chunks, duration: seconds(CHUNK as u64), grid: Frames::SEGMENTATION };
-    let told = |distance| global::diarize(&activity, &embeddings, Threshold { distance, ..threshold }, bounds);
-    let mut found = told(threshold.distance);
+    let speakers = |distance| global::speakers(&activity, &embeddings, Threshold { distance, ..threshold }, bounds);
+    let known = speakers(threshold.distance);
     let nearby = [threshold.distance * (1.0 - DOUBT), threshold.distance * (1.0 + DOUBT)];
-    let maybe = other(&found.turns, nearby.map(|distance| diarize::speakers(&told(distance).turns)));
+    let maybe = other(known.centroids.len(), nearby.map(|distance| speakers(distance).centroids.len()), bounds);
+    let mut found = global::diarize(&activity, &embeddings, &known);
     // The last chunk is filled up with silence, in which nobody may be heard.
     let end = windows.last().map_or(0.0, |last| seconds(last.window.end));
     for turns in [&mut found.turns, &mut found.exclusive] {

@@ -18,12 +18,11 @@ use serde_json::json;
 use shared::error::report;
 use shared::log::{self, Style};
 use shared::paths::Root;
-use shared::settings::Settings;
+use shared::record::Record;
 use shared::store::{SpeakerHint, Store};
 
 use crate::context::StartError;
 use crate::daemon::DaemonError;
-use crate::diarize::global::Bounds;
 use crate::engine::serve::{EngineCommand, serve};
 use crate::export::{Format, export};
 
@@ -300,11 +299,8 @@ fn print_export(root: &Root, session: &str, format: Format) -> Answer {
     let json = store.record(session).map_err(|why| Failed::because(&why))?;
     let json = json.ok_or_else(|| Failed::new(code::FAILED, "there is no record of this session on this box"))?;
     let unreadable = |_| Failed::new(code::FAILED, "the stored record of this session cannot be read");
-    let record = serde_json::from_slice(&json).map_err(unreadable)?;
-    let settings = Settings::load(root, |name| std::env::var(name).ok()).map_err(|why| Failed::because(&why))?;
-    let hint = store.session(session).map_err(|why| Failed::because(&why))?.speakers;
-    let turns = crate::conclude::turns(&store, session, Bounds::of(&settings.session, hint))
-        .map_err(|why| Failed::because(&why))?;
+    let record: Record = serde_json::from_slice(&json).map_err(unreadable)?;
+    let turns = crate::conclude::turns(&store, &record).map_err(|why| Failed::because(&why))?;
     say(export(&record, &turns, format).trim_end_matches('\n'));
     Ok(code::DONE)
 }

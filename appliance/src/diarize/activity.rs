@@ -132,25 +132,25 @@ impl Activity<'_> {
         counts
     }
 
-    /// Which of `width` speakers (at most 32) speak in each output frame, as bits: as many as `count` says, those whom
+    /// Which of `width` speakers (at most 64) speak in each output frame, as bits: as many as `count` says, those whom
     /// most chunks hear. `clusters` names the speaker behind each chunk's own.
     #[must_use]
-    pub fn reconstruct(&self, clusters: &[[Option<usize>; LOCAL]], width: usize, count: &[u8]) -> Vec<u32> {
+    pub fn reconstruct(&self, clusters: &[[Option<usize>; LOCAL]], width: usize, count: &[u8]) -> Vec<u64> {
         let mut sets = Vec::with_capacity(count.len());
         let mut order: Vec<usize> = (0..width).collect();
         self.overlap_add(
             width,
             |chunk, set, sums| {
                 let heard = (0..LOCAL).filter(|local| set & (1 << local) != 0);
-                let speakers = heard.filter_map(|local| clusters[chunk][local]).fold(0u32, |all, k| all | 1 << k);
+                let speakers = heard.filter_map(|local| clusters[chunk][local]).fold(0u64, |all, k| all | 1 << k);
                 for (speaker, sum) in sums.iter_mut().enumerate() {
-                    *sum += speakers >> speaker & 1;
+                    *sum += u32::from(speakers >> speaker & 1 == 1);
                 }
             },
             |sums, _| {
                 let at_once = usize::from(count.get(sets.len()).copied().unwrap_or(0)).min(width);
                 order.sort_by_key(|speaker| (std::cmp::Reverse(sums[*speaker]), *speaker));
-                sets.push(order[..at_once].iter().fold(0u32, |all, speaker| all | 1 << speaker));
+                sets.push(order[..at_once].iter().fold(0u64, |all, speaker| all | 1 << speaker));
             },
         );
         sets

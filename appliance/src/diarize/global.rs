@@ -12,7 +12,7 @@ use shared::store::SpeakerHint;
 use super::Turn;
 use super::activity::{Activity, Frames, LOCAL, exclusive};
 use super::hierarchy::{Hierarchy, renumbered, sizes};
-use super::similarity::{dot, unit};
+use super::similarity::{centroids, dot, largest, unit};
 use super::vbx::{Posterior, Scaling, vbx};
 
 /// A chunk's speaker is heard well who is alone in this share of its frames.
@@ -46,6 +46,19 @@ impl Default for Bounds {
 }
 
 impl Bounds {
+    /// So many and no others; one, if there are none.
+    #[must_use]
+    pub fn exactly(number: usize) -> Self {
+        let number = number.clamp(1, MOST);
+        Self { at_least: number, at_most: number }
+    }
+
+    /// Whether there may be so many.
+    #[must_use]
+    pub fn allow(&self, number: usize) -> bool {
+        self.instead_of(number).is_none()
+    }
+
     /// As somebody said of the session, and otherwise as the site has set them.
     #[must_use]
     pub fn of(site: &Session, session: SpeakerHint) -> Self {
@@ -111,23 +124,8 @@ fn units(vectors: &[&[f32]]) -> Vec<Vec<f32>> {
     vectors.iter().map(|v| unit(&v.iter().map(|x| f64::from(*x)).collect::<Vec<_>>())).collect()
 }
 
-/// The unit mean of each group, weighed.
-fn means<'a>(vectors: &[&[f32]], groups: usize, weights: impl Fn(usize) -> &'a [f64]) -> Vec<Vec<f32>> {
-    let dimension = vectors.first().map_or(0, |v| v.len());
-    let mut sums = vec![vec![0.0; dimension]; groups];
-    for (n, vector) in vectors.iter().enumerate() {
-        for (sum, weight) in sums.iter_mut().zip(weights(n)) {
-            sum.iter_mut().zip(*vector).for_each(|(s, v)| *s += weight * f64::from(*v));
-        }
-    }
-    sums.iter().map(|sum| unit(sum)).collect()
-}
-
 fn means_of(vectors: &[&[f32]], groups: &[usize]) -> Vec<Vec<f32>> {
-    let count = sizes(groups).len();
-    let rows: Vec<Vec<f64>> =
-        groups.iter().map(|group| (0..count).map(|g| f64::from(u8::from(g == *group))).collect()).collect();
-    means(vectors, count, |n| &rows[n])
+    centroids(vectors, groups, sizes(groups).len())
 }
 
 /// Groups of voices, by agglomeration alone: pyannote.audio's `AgglomerativeClustering` with its centroid linkage.
@@ -177,8 +175,14 @@ pub fn refine(
         let groups = tree.cut_into(wanted, 1, distance);
         return Speakers { centroids: means_of(vectors, &groups), distinct: false };
     }
-    let rows: Vec<Vec<f64>> = gamma.iter().map(|row| kept.iter().map(|s| row[*s]).collect()).collect();
-    Speakers { centroids: means(vectors, kept.len(), |n| &rows[n]), distinct: true }
+    let weighed = |speaker: usize| {
+        let mut mean = vec![0.0; vectors.first().map_or(0, |v| v.len())];
+        for (vector, row) in vectors.iter().zip(&gamma) {
+            mean.iter_mut().zip(*vector).for_each(|(m, v)| *m += row[speaker] * f64::from(*v));
+        }
+        unit(&mean)
+    };
+    Speakers { centroids: kept.into_iter().map(weighed).collect(), distinct: true }
 }
 
 /// The speaker behind each chunk's own. One who does not speak in a chunk is nobody there; so is one for whom no speaker
@@ -210,10 +214,7 @@ pub fn assign(activity: &Activity<'_>, embeddings: &[Embeddings], speakers: &Spe
 /// The assignment of the greatest likeness in all. There are at most three rows, so every one is looked at.
 fn best(likeness: &[(usize, Vec<f64>)], distinct: bool) -> Vec<Option<usize>> {
     if !distinct {
-        let nearest = |row: &[f64]| {
-            let ranked = row.iter().enumerate().rev().max_by(|a, b| a.1.total_cmp(b.1));
-            ranked.map(|(speaker, _)| speaker)
-        };
+        let nearest = |row: &[f64]| (!row.is_empty()).then(|| largest(row));
         return likeness.iter().map(|(_, row)| nearest(row)).collect();
     }
     let mut best = (f64::NEG_INFINITY, vec![None; likeness.len()]);
@@ -272,10 +273,10 @@ pub fn reconstruct(activity: &Activity<'_>, clusters: &[Clusters], speakers: usi
 }
 
 /// From the middle of a turn's first frame to the middle of the first that is none of it, in order of time.
-fn turns(sets: &[u32], speakers: usize, grid: Frames) -> Vec<Turn> {
+fn turns(sets: &[u64], speakers: usize, grid: Frames) -> Vec<Turn> {
     let mut turns = Vec::new();
     for speaker in 0..speakers {
-        let speaks = |set: &u32| set >> speaker & 1 == 1;
+        let speaks = |set: &u64| set >> speaker & 1 == 1;
         let mut from = None;
         for (frame, set) in sets.iter().enumerate() {
             match (from, speaks(set)) {
@@ -295,14 +296,9 @@ fn turns(sets: &[u32], speakers: usize, grid: Frames) -> Vec<Turn> {
     turns
 }
 
-/// All of it, without a PLDA.
+/// The speakers of a session, without a PLDA.
 #[must_use]
-pub fn diarize(
-    activity: &Activity<'_>,
-    embeddings: &[Embeddings],
-    threshold: Threshold,
-    bounds: Bounds,
-) -> Diarization {
+pub fn speakers(activity: &Activity<'_>, embeddings: &[Embeddings], threshold: Threshold, bounds: Bounds) -> Speakers {
     let heard = heard_well(activity, embeddings);
     let stride = heard.len().div_ceil(TRAINED).max(1);
     let voice = |(chunk, speaker): &(usize, usize)| embeddings[*chunk][*speaker].as_deref();
@@ -311,8 +307,13 @@ pub fn diarize(
         // Nobody is heard well: whoever is heard at all must do.
         vectors = embeddings.iter().flatten().filter_map(Option::as_deref).step_by(stride).take(TRAINED).collect();
     }
-    let speakers = agglomerate(&vectors, threshold, bounds);
-    reconstruct(activity, &assign(activity, embeddings, &speakers), speakers.centroids.len())
+    agglomerate(&vectors, threshold, bounds)
+}
+
+/// Who spoke when, of speakers that were found.
+#[must_use]
+pub fn diarize(activity: &Activity<'_>, embeddings: &[Embeddings], speakers: &Speakers) -> Diarization {
+    reconstruct(activity, &assign(activity, embeddings, speakers), speakers.centroids.len())
 }
 
 #[cfg(test)]

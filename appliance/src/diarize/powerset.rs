@@ -4,6 +4,8 @@
 //! on, each size in lexicographic order (Plaquet and Bredin, *Powerset multi-class cross entropy loss for neural
 //! speaker diarization*, 2023).
 
+use super::similarity::largest;
+
 /// Speakers as bits: bit `n` is speaker `n`.
 pub type Set = u8;
 
@@ -35,17 +37,6 @@ impl Powerset {
     pub fn decode(&self, scores: &[f32]) -> Vec<Set> {
         scores.chunks_exact(self.classes.len()).map(|frame| self.classes[largest(frame)]).collect()
     }
-}
-
-/// The first of the largest.
-fn largest(scores: &[f32]) -> usize {
-    let mut best = 0;
-    for (class, score) in scores.iter().enumerate() {
-        if *score > scores[best] {
-            best = class;
-        }
-    }
-    best
 }
 
 #[cfg(test)]

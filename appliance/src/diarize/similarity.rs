@@ -9,11 +9,22 @@ pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
 }
 
+/// Where the first of the largest is; 0 if there is none.
+pub fn largest<T: PartialOrd>(values: &[T]) -> usize {
+    let mut best = 0;
+    for (n, value) in values.iter().enumerate() {
+        if *value > values[best] {
+            best = n;
+        }
+    }
+    best
+}
+
 /// The sum of vectors, as long as they are.
-pub fn sum<'a>(vectors: impl Iterator<Item = &'a Vec<f32>>, dimension: usize) -> Vec<f64> {
+pub fn sum<'a, V: AsRef<[f32]> + 'a>(vectors: impl Iterator<Item = &'a V>, dimension: usize) -> Vec<f64> {
     let mut total = vec![0.0; dimension];
     for vector in vectors {
-        for (t, v) in total.iter_mut().zip(vector) {
+        for (t, v) in total.iter_mut().zip(vector.as_ref()) {
             *t += f64::from(*v);
         }
     }
@@ -26,8 +37,8 @@ pub fn unit(vector: &[f64]) -> Vec<f32> {
 }
 
 /// The unit centroid of each of `count` groups; `labels[i]` is the group of vector `i`.
-pub fn centroids(vectors: &[Vec<f32>], labels: &[usize], count: usize) -> Vec<Vec<f32>> {
-    let dimension = vectors.first().map_or(0, Vec::len);
+pub fn centroids<V: AsRef<[f32]>>(vectors: &[V], labels: &[usize], count: usize) -> Vec<Vec<f32>> {
+    let dimension = vectors.first().map_or(0, |v| v.as_ref().len());
     let of = |group| vectors.iter().zip(labels).filter(move |(_, l)| **l == group).map(|(v, _)| v);
     (0..count).map(|group| unit(&sum(of(group), dimension))).collect()
 }

@@ -1,6 +1,6 @@
 //! From clusters to turns: in each region, the most likely run of speakers, where each change costs something.
 
-use super::similarity::{centroids, dot};
+use super::similarity::{centroids, dot, largest};
 use super::{Piece, Turn};
 
 /// Seconds of the frames that are decided.
@@ -65,16 +65,6 @@ fn frame_score(pieces: &[Piece], scores: &[Vec<f64>], time: f64, count: usize) -
         }
     }
     total.iter().map(|t| t / f64::max(weights, 1e-9)).collect()
-}
-
-fn largest(values: &[f64]) -> usize {
-    let mut best = 0;
-    for (n, value) in values.iter().enumerate() {
-        if *value > values[best] {
-            best = n;
-        }
-    }
-    best
 }
 
 /// Viterbi's algorithm, where staying is free and any change costs `switch`.
