@@ -62,8 +62,16 @@ impl Engines {
     /// # Errors
     /// [`EngineFault::ModelUnusable`].
     pub async fn model(&self, role: Role, rung: u32) -> Result<Installed, EngineFault> {
+        self.checked(move |models| models.at(role, rung)).await
+    }
+
+    /// Reads models on a thread of its own.
+    async fn checked<T: Send + 'static>(
+        &self,
+        check: impl FnOnce(&Models) -> Result<T, EngineFault> + Send + 'static,
+    ) -> Result<T, EngineFault> {
         let models = self.models.clone();
-        let checked = tokio::task::spawn_blocking(move || models.at(role, rung)).await;
+        let checked = tokio::task::spawn_blocking(move || check(&models)).await;
         checked.unwrap_or_else(|_| Err(EngineFault::Reported { code: "the model check was cancelled".into() }))
     }
 
@@ -72,9 +80,7 @@ impl Engines {
     /// # Errors
     /// [`EngineFault::ModelUnusable`].
     pub async fn segmentation(&self, voice: &'static Entry) -> Result<Option<Installed>, EngineFault> {
-        let models = self.models.clone();
-        let checked = tokio::task::spawn_blocking(move || models.segmentation(voice)).await;
-        checked.unwrap_or_else(|_| Err(EngineFault::Reported { code: "the model check was cancelled".into() }))
+        self.checked(move |models| models.segmentation(voice)).await
     }
 
     /// The checksum of a model that had a part in a record.

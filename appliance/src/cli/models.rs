@@ -75,11 +75,14 @@ fn list(models: &Models, json: bool) -> u8 {
         return code::DONE;
     }
     say(models.folder().display());
+    let text = |model: &Value, key: &str| model[key].as_str().unwrap_or_default().to_owned();
+    let wide = |key: &str| all.iter().map(|model| text(model, key).chars().count()).max().unwrap_or(0);
+    let (id, file, licence) = (wide("id"), wide("file"), wide("licence"));
     for role in Role::ALL {
         say(role.name());
         for model in all.iter().filter(|m| m["role"] == role.name()) {
-            let text = |key: &str| model[key].as_str().unwrap_or_default().to_owned();
-            say(format!("  {:<18} {:<24} {:<11} {}", text("id"), text("file"), text("licence"), text("state")));
+            let [name, path, terms, state] = ["id", "file", "licence", "state"].map(|key| text(model, key));
+            say(format!("  {name:<id$}  {path:<file$}  {terms:<licence$}  {state}"));
         }
     }
     code::DONE
@@ -134,6 +137,10 @@ fn run_fetch(root: &Root, models: &Models, plan: &Plan, json: bool) -> Answer {
         }
     }
     let is_needed = |o: &&Outcome| o.role.is_required() || plan.roles.contains(&o.role);
+    for outcome in outcomes.iter().filter(|o| !json && o.model.is_none() && !is_needed(o)) {
+        say(format!("{:<12} none; a box can do without", outcome.role.name()));
+        outcome.tried.iter().for_each(|tried| say(format!("{:<12} not {tried}", "")));
+    }
     let missing: Vec<String> =
         outcomes.iter().filter(|o| o.model.is_none()).filter(is_needed).map(|o| missing(o, plan)).collect();
     if missing.is_empty() {

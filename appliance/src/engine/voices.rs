@@ -14,7 +14,7 @@ use super::{VoiceModels, Voices};
 use crate::audio::to_bytes;
 use crate::diarize::powerset::{Powerset, Set};
 use crate::engines::Engines;
-use crate::models::Role;
+use crate::models::{Installed, Role};
 
 /// See the top of the file. Clones share the child.
 #[derive(Clone)]
@@ -30,6 +30,13 @@ impl ChildVoices {
         Self { engines, child: Arc::default() }
     }
 
+    /// The speaker encoder, and the segmentation network that is used beside it.
+    async fn telling_apart(&self) -> Result<(Installed, Option<Installed>), EngineFault> {
+        let voice = self.engines.model(Role::Voice, 0).await?;
+        let segmentation = self.engines.segmentation(voice.entry).await?;
+        Ok((voice, segmentation))
+    }
+
     /// Asks, and reads the answer while the child is still this request's own.
     async fn ask<T>(
         &self,
@@ -38,19 +45,10 @@ impl ChildVoices {
         read: impl FnOnce(&Reply, &[f32]) -> Option<T>,
     ) -> Result<T, EngineFault> {
         let vad = self.engines.model(Role::Vad, 0).await?;
-        let voice = match (&request, self.engines.model(Role::Voice, 0).await) {
-            (_, Ok(voice)) => Some(voice),
-            // Windows can be cut without a speaker encoder.
-            (Request::Speech, Err(_)) => None,
-            (_, Err(why)) => return Err(why),
-        };
-        let segmentation = match &voice {
-            Some(voice) => self.engines.segmentation(voice.entry).await,
-            None => Ok(None),
-        };
-        let segmentation = match (&request, segmentation) {
-            (_, Ok(segmentation)) => segmentation,
-            (Request::Speech, Err(_)) => None,
+        let (voice, segmentation) = match (&request, self.telling_apart().await) {
+            (_, Ok((voice, segmentation))) => (Some(voice), segmentation),
+            // Windows can be cut without what tells speakers apart.
+            (Request::Speech, Err(_)) => (None, None),
             (_, Err(why)) => return Err(why),
         };
         let spec = self.engines.voices_spec(&vad, voice.as_ref(), segmentation.as_ref())?;
@@ -87,9 +85,9 @@ fn sets(reply: &Reply, floats: &[f32], chunks: usize) -> Option<Vec<Vec<Set>>> {
 
 impl Voices for ChildVoices {
     async fn models(&mut self) -> Result<VoiceModels, EngineFault> {
-        let voice = self.engines.model(Role::Voice, 0).await?.entry;
-        let segmentation = self.engines.segmentation(voice).await?.map(|installed| installed.entry.id.clone());
-        Ok(VoiceModels { voice: voice.id.clone(), segmentation })
+        let (voice, segmentation) = self.telling_apart().await?;
+        let segmentation = segmentation.map(|installed| installed.entry.id.clone());
+        Ok(VoiceModels { voice: voice.entry.id.clone(), segmentation })
     }
 
     async fn segment(&mut self, pcm: &[i16], starts: &[usize]) -> Result<Vec<Vec<Set>>, EngineFault> {

@@ -169,12 +169,11 @@ impl Models {
         &self.folder
     }
 
-    fn unusable(&self, model: &str, problem: &str) -> EngineFault {
-        EngineFault::ModelUnusable {
-            model: model.into(),
-            problem: problem.into(),
-            remedy: format!("roomscribe models fetch --root {}", self.root.display()),
-        }
+    fn unusable(&self, role: Role, model: &str, problem: &str) -> EngineFault {
+        // One that a box can do without may be a demonstration, which only its role fetches.
+        let role = if role.is_required() { String::new() } else { format!(" --role {}", role.name()) };
+        let remedy = format!("roomscribe models fetch --root {}{role}", self.root.display());
+        EngineFault::ModelUnusable { model: model.into(), problem: problem.into(), remedy }
     }
 
     /// The models present for `role`, from the best down, each smaller than the one before. A box with real models never
@@ -212,7 +211,7 @@ impl Models {
         let entry = present.ok_or_else(|| {
             let files: Vec<&str> = ranked(role).map(|m| m.file.as_str()).collect();
             let which = format!("the {} model ({})", role.name(), files.join(" or "));
-            self.unusable(&which, "is missing")
+            self.unusable(role, &which, "is missing")
         })?;
         self.check(entry)
     }
@@ -246,27 +245,26 @@ impl Models {
     /// [`EngineFault::ModelUnusable`], naming the file and what is wrong with it.
     pub fn check(&self, entry: &'static Entry) -> Result<Installed, EngineFault> {
         let path = self.folder.join(&entry.file);
-        let metadata = path.metadata().map_err(|_| self.unusable(&entry.file, "is missing"))?;
+        let metadata = path.metadata().map_err(|_| self.unusable(entry.role, &entry.file, "is missing"))?;
         if let Some(size) = entry.size.filter(|size| *size != metadata.len()) {
             let how = if metadata.len() < size { "is truncated" } else { "is too long" };
-            return Err(self.unusable(&entry.file, how));
+            return Err(self.unusable(entry.role, &entry.file, how));
         }
-        let sha256 = self.sum(&path, (metadata.len(), metadata.modified().ok()))?;
+        let sha256 = self.sum(entry, &path, (metadata.len(), metadata.modified().ok()))?;
         let expected = if entry.sha256 == "unknown" { self.pinned(&entry.file) } else { Some(entry.sha256.clone()) };
         match expected {
             Some(expected) if expected == sha256 => Ok(Installed { entry, path, sha256 }),
-            Some(_) => Err(self.unusable(&entry.file, "does not have its checksum")),
-            None => Err(self.unusable(&entry.file, "has no known checksum and was not pinned")),
+            Some(_) => Err(self.unusable(entry.role, &entry.file, "does not have its checksum")),
+            None => Err(self.unusable(entry.role, &entry.file, "has no known checksum and was not pinned")),
         }
     }
 
-    fn sum(&self, path: &Path, stamp: Stamp) -> Result<String, EngineFault> {
+    fn sum(&self, entry: &Entry, path: &Path, stamp: Stamp) -> Result<String, EngineFault> {
         let checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
         if let Some((_, sum)) = checked.filter(|(at, _)| *at == stamp) {
             return Ok(sum);
         }
-        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        let sum = sha256_of(path).map_err(|_| self.unusable(&name, "cannot be read"))?;
+        let sum = sha256_of(path).map_err(|_| self.unusable(entry.role, &entry.file, "cannot be read"))?;
         self.checked.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned(), (stamp, sum.clone()));
         Ok(sum)
     }
@@ -345,5 +343,21 @@ mod tests {
         assert_eq!(problem(), "silero_vad.onnx is truncated");
         std::fs::write(&file, vec![0; 2_327_524]).unwrap();
         assert_eq!(problem(), "silero_vad.onnx does not have its checksum");
+    }
+
+    #[test]
+    fn a_demonstration_network_is_used_beside_a_demonstration_voice_model_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        let models = Models::new(&root);
+        let voice = |id: &str| LOCK.iter().find(|entry| entry.id == id).unwrap();
+        assert_eq!(models.segmentation(voice("demo-voice")), Ok(None), "a box can do without");
+        std::fs::create_dir_all(root.models()).unwrap();
+        std::fs::write(root.models().join("demo-segmentation.onnx"), b"short").unwrap();
+        assert_eq!(models.segmentation(voice("ge2e")), Ok(None));
+        let Err(EngineFault::ModelUnusable { remedy, .. }) = models.segmentation(voice("demo-voice")) else {
+            panic!("a damaged one is no reason to do without");
+        };
+        assert!(remedy.ends_with(" --role segmentation"), "{remedy}");
     }
 }
