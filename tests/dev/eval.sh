@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # ./dev eval: recordings that have references, through `roomscribe process`, scored by other people's scorers.
 
-# meeteval comes as source and is compiled; sctk has NIST's md-eval.pl.
-packages_eval=(python3-venv python3-dev g++ perl sctk)
-md_eval=/usr/lib/sctk/bin/md-eval.pl
+# meeteval comes as source and is compiled.
+packages_eval=(python3-venv python3-dev g++ perl)
+md_eval=$target/checks/sctk/md-eval.pl
 
 eval_help() {
     cat <<'END'
@@ -92,7 +92,7 @@ prepare_program() {
 
 prepare_scorers() {
     step "Debian packages" debian_packages "${packages_eval[@]}"
-    [ -e "$md_eval" ] || die "the package sctk has no $md_eval."
+    step "md-eval.pl (NIST's sctk)" nist_scripts
     step "Scorers (pyannote.metrics, meeteval) and matplotlib" pinned_scorers "$1"
 }
 

@@ -25,7 +25,7 @@ silero_version=6.2.3
 silero_wheel=7b7f5436cfcb02fae583a05b512ea96467fd449fe54cb49a5e4f06c51a1e43b8
 silero_model=1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3
 
-# NIST's rttmValidator.pl and stmValidator.pl. Debian 12 has them in this package and Debian 13 does not; being scripts,
+# NIST's rttmValidator.pl, stmValidator.pl and md-eval.pl. Debian 12 has them in this package and Debian 13 does not; being scripts,
 # they are taken out of the one package everywhere. Its sum is that of Debian 12's index.
 sctk_package=pool/main/s/sctk/sctk_2.4.10-20151007-1312Z+dfsg2-3.1_amd64.deb
 sctk_sum=5fe1eab7c08f814d1fc130e73fa7b434be68d92a7503db2e2c6b880ab26f603e
@@ -59,7 +59,7 @@ set_up() {
 
 # set_up_checks: others' programs that read what is written here; for the tests alone.
 set_up_checks() {
-    step "Validators of RTTM and STM (NIST's sctk)" nist_validators
+    step "Validators of RTTM and STM (NIST's sctk)" nist_scripts
     step "WebVTT parser $webvtt_version" webvtt_parser
     step "FHIR models (fhir.resources)" fhir_models
 }
@@ -211,9 +211,9 @@ debian_mirror() {
         sed -n "s|^Debian $release main ||p" | head -n 1
 }
 
-nist_validators() {
+nist_scripts() {
     local mirror folder=$target/checks/sctk package=$target/setup/sctk.deb
-    if [ -f "$folder/$sctk_sum" ]; then
+    if [ -f "$folder/$sctk_sum" ] && [ -f "$folder/md-eval.pl" ]; then
         say "   here: $folder"
         return
     fi
@@ -227,7 +227,8 @@ nist_validators() {
     rm -rf "$folder" "$target/setup/sctk"
     dpkg-deb --extract "$package" "$target/setup/sctk"
     mkdir -p "$folder"
-    mv "$target/setup/sctk/usr/lib/sctk/bin"/{rttm,stm}Validator.pl "$target/setup/sctk/usr/share/doc/sctk/copyright" "$folder"
+    mv "$target/setup/sctk/usr/lib/sctk/bin"/{rttmValidator,stmValidator,md-eval}.pl \
+        "$target/setup/sctk/usr/share/doc/sctk/copyright" "$folder"
     rm -rf "$target/setup/sctk" "$package"
     touch "$folder/$sctk_sum"
     say "   now in $folder"
