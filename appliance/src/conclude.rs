@@ -25,14 +25,14 @@ use crate::models::{LOCK, Role};
 use crate::spool::SpoolReader;
 use crate::verdict::{Ended, Loss, Verdict, decide};
 use crate::voicing::Voiced;
-use crate::who::Who;
+use crate::who::{Heard, Who};
 use crate::worker::Transcribed;
 
 /// How often sessions are looked at by themselves.
 const LOOK: Duration = Duration::from_secs(1);
 
 type TranscriptionRow = Row<Transcribed, TaskFailure<TranscriptionError>>;
-type DiarizationRow = Row<Voiced, TaskFailure<DiarizationError>>;
+type DiarizationRow = Row<(), TaskFailure<DiarizationError>>;
 
 /// Why a session could not be concluded.
 #[derive(Debug, thiserror::Error)]
@@ -100,8 +100,9 @@ fn mend(context: &Context, session: &str, why: &ConcludeError) -> Result<(), Sto
 /// # Errors
 /// [`ConcludeError`]; the session then stands as it stood.
 pub fn conclude(context: &Context, session: &SessionRow) -> Result<(), ConcludeError> {
-    let transcription: Vec<TranscriptionRow> = context.store.rows(&session.id, Task::Transcription)?;
-    let diarization: Vec<DiarizationRow> = context.store.rows(&session.id, Task::Diarization)?;
+    let rows = context.store.rows(&session.id, Task::Transcription);
+    let transcription: Vec<TranscriptionRow> = rows.collect::<Result<_, _>>()?;
+    let (diarization, heard) = heard(&context.store, &session.id)?;
     let view = context.breakers.view(Service::Diarization);
     let refusal = CircuitBreakerOpenError {
         service_name: Service::Diarization,
@@ -134,16 +135,19 @@ pub fn conclude(context: &Context, session: &SessionRow) -> Result<(), ConcludeE
             context.store.set_status(&session.id, Status::Postponed, context.now().wall)?;
             Ok(())
         }
-        Verdict::Diarized => keep(context, session, &transcription, &diarization, DiarizationStatus::Ok, None, true),
+        Verdict::Diarized => {
+            let who = heard.who(Bounds::of(&context.settings.session, session.speakers));
+            keep(context, session, &transcription, who.as_ref(), DiarizationStatus::Ok, None, true)
+        }
         Verdict::Undiarized(loss) => {
             let error = loss.map(|l| l.into_processing_error(&session.id));
-            keep(context, session, &transcription, &[], status_of_speakers, error, true)
+            keep(context, session, &transcription, None, status_of_speakers, error, true)
         }
         Verdict::Failed(failure) => {
             let is_critical = failure.is_critical();
             let failed = failure.into_processing_error(&session.id);
             announce_failure(context, &failed, is_critical);
-            keep(context, session, &[], &[], status_of_speakers, Some(failed), false)
+            keep(context, session, &[], None, status_of_speakers, Some(failed), false)
         }
     }
 }
@@ -194,13 +198,13 @@ fn keep(
     context: &Context,
     session: &SessionRow,
     transcription: &[TranscriptionRow],
-    diarization: &[DiarizationRow],
+    who: Option<&Who>,
     diarization_status: DiarizationStatus,
     error: Option<ProcessingError>,
     is_done: bool,
 ) -> Result<(), ConcludeError> {
     let status = if is_done { Status::Done } else { Status::Failed };
-    let mut record = compose(context, session, transcription, diarization)?;
+    let mut record = compose(context, session, transcription, who)?;
     record.status = status;
     record.diarization_status = diarization_status;
     record.error_message = error.as_ref().map(|e| e.message.clone());
@@ -276,9 +280,8 @@ fn compose(
     context: &Context,
     session: &SessionRow,
     transcription: &[TranscriptionRow],
-    diarization: &[DiarizationRow],
+    who: Option<&Who>,
 ) -> Result<Record, ConcludeError> {
-    let who = Who::of(diarization, Bounds::of(&context.settings.session, session.speakers));
     let spoken: Vec<Spoken> = transcription
         .iter()
         .flat_map(|row| {
@@ -295,7 +298,7 @@ fn compose(
         transcription.iter().filter_map(|r| Some(r.result.as_ref()?.model.as_str())).collect();
     transcribers.sort_unstable();
     transcribers.dedup();
-    let speakers = speakers(who.as_ref().map_or(&[], |who| who.turns.as_slice()));
+    let speakers = speakers(who.map_or(&[], |who| who.turns.as_slice()));
     let now = context.now().wall;
     let ended_at = session.ended_at.unwrap_or(now);
     Ok(Record {
@@ -312,14 +315,14 @@ fn compose(
         duration_s: seconds(crate::audio::seconds(session.samples)),
         time_quality: session.time_quality,
         consent: session.consent.clone(),
-        speaker_count: speaker_count(&speakers, who.as_ref()),
+        speaker_count: speaker_count(&speakers, who),
         speakers,
-        segments: label(&spoken, who.as_ref()),
+        segments: label(&spoken, who),
         gaps: gaps(context, session),
-        models: models(context, &transcribers, who.as_ref().map_or(&[], |who| &who.models)),
+        models: models(context, &transcribers, who.map_or(&[], |who| &who.models)),
         attempts: Attempts {
-            transcription: highest(context, session, Task::Transcription)?,
-            diarization: highest(context, session, Task::Diarization)?,
+            transcription: context.store.most_attempts(&session.id, Task::Transcription)?,
+            diarization: context.store.most_attempts(&session.id, Task::Diarization)?,
         },
         processing: Processing {
             seconds: seconds(session.engine_seconds),
@@ -328,10 +331,15 @@ fn compose(
     })
 }
 
-/// The most attempts that any window needed.
-fn highest(context: &Context, session: &SessionRow, task: Task) -> Result<u32, StoreError> {
-    let rows: Vec<Row<serde_json::Value, serde_json::Value>> = context.store.rows(&session.id, task)?;
-    Ok(rows.iter().map(|r| r.attempts).max().unwrap_or(0))
+/// How diarization ended in each window, and what it left.
+fn heard(store: &Store, session: &str) -> Result<(Vec<DiarizationRow>, Heard), StoreError> {
+    let (mut rows, mut heard) = (Vec::new(), Heard::default());
+    for row in store.rows::<Voiced, _>(session, Task::Diarization) {
+        let (row, voiced) = row?.split();
+        voiced.iter().for_each(|window| heard.add(window));
+        rows.push(row);
+    }
+    Ok((rows, heard))
 }
 
 /// Who spoke when, from what the store still holds of a session's voices; empty where it holds nothing. There are as many
@@ -340,8 +348,8 @@ fn highest(context: &Context, session: &SessionRow, task: Task) -> Result<u32, S
 /// # Errors
 /// [`StoreError`].
 pub fn turns(store: &Store, record: &Record) -> Result<Vec<Turn>, StoreError> {
-    let rows: Vec<DiarizationRow> = store.rows(&record.session_id, Task::Diarization)?;
-    Ok(Who::of(&rows, Bounds::exactly(record.speakers.len())).map(|who| who.turns).unwrap_or_default())
+    let (_, heard) = heard(store, &record.session_id)?;
+    Ok(heard.who(Bounds::exactly(record.speakers.len())).map(|who| who.turns).unwrap_or_default())
 }
 
 fn speaker_count(speakers: &[Speaker], who: Option<&Who>) -> SpeakerCount {

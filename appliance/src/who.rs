@@ -1,13 +1,11 @@
 //! Who spoke when in a whole session, from what every window left.
 
-use shared::store::Row;
-
 use crate::audio::seconds;
-use crate::diarize::activity::{Activity, Frames};
-use crate::diarize::global::{self, Bounds, Diarization, Threshold};
+use crate::diarize::activity::{Activity, Chunk, Frames};
+use crate::diarize::global::{self, Bounds, Diarization, Embeddings, Threshold};
 use crate::diarize::{self, Piece, Tuning, Turn};
 use crate::engine::protocol::CHUNK;
-use crate::voicing::{Chunked, Voiced};
+use crate::voicing::{HeardChunk, Voiced};
 
 /// How far off the threshold of centroids may be, as a share of it.
 const DOUBT: f64 = 0.1;
@@ -27,75 +25,110 @@ pub struct Who {
     pub maybe: Option<usize>,
 }
 
-impl Who {
+/// What the windows of a session have left, one after the other: of everything that grows with a session, only what
+/// clustering needs is held, and once.
+#[derive(Default)]
+pub struct Heard {
+    way: Option<Way>,
+    regions: Vec<(f64, f64)>,
+    pieces: Vec<Piece>,
+    vectors: Vec<Vec<f32>>,
+    chunks: Vec<Chunk>,
+    embeddings: Vec<Embeddings>,
+    /// Where the last window ends, in samples, and the chunk that counts only if nothing follows it.
+    last: Option<(u64, Option<HeardChunk>)>,
+}
+
+/// How a window was heard. Vectors of two models cannot be compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Way {
+    voice: String,
+    /// The segmentation network, and samples from chunk to chunk.
+    chunked: Option<(String, u64)>,
+}
+
+impl Heard {
+    /// Takes the next window. One that was heard another way than the first keeps no speaker.
+    pub fn add(&mut self, window: &Voiced) {
+        let chunked = window.chunked.as_ref().map(|c| (c.model.clone(), c.step));
+        let way = Way { voice: window.model.clone(), chunked };
+        if *self.way.get_or_insert_with(|| way.clone()) != way {
+            return;
+        }
+        let first = self.regions.len();
+        self.regions.extend_from_slice(&window.regions);
+        self.pieces.extend(window.pieces.iter().map(|p| Piece { region: p.region + first, ..*p }));
+        self.vectors.extend(window.vectors());
+        if let Some(chunked) = &window.chunked {
+            self.take_tail(|end| end != chunked.window.start);
+            chunked.chunks.iter().for_each(|chunk| self.take(chunk));
+            self.last = Some((chunked.window.end, chunked.tail.clone()));
+        }
+    }
+
+    fn take(&mut self, chunk: &HeardChunk) {
+        let (chunk, voices) = chunk.read();
+        self.chunks.push(chunk);
+        self.embeddings.push(voices);
+    }
+
+    /// Takes the chunk behind the last window if that, which ends at the sample given to `counts`, is the last of its run.
+    fn take_tail(&mut self, counts: impl Fn(u64) -> bool) {
+        if let Some((end, Some(tail))) = self.last.take() {
+            if counts(end) {
+                self.take(&tail);
+            }
+            self.last = Some((end, None));
+        }
+    }
+
     /// Clusters every voice of the session at once. `None` if there are no diarized windows.
     #[must_use]
-    pub fn of<E>(rows: &[Row<Voiced, E>], bounds: Bounds) -> Option<Self> {
-        let voiced: Vec<&Voiced> = rows.iter().filter_map(|r| r.result.as_ref()).collect();
-        let first = voiced.first()?;
-        let way = |v: &Voiced| v.chunked.as_ref().map(|c| (c.model.clone(), c.step));
-        // Vectors of two models cannot be compared: windows heard another way than the first keep no speaker.
-        let alike: Vec<&Voiced> =
-            voiced.iter().copied().filter(|v| v.model == first.model && way(v) == way(first)).collect();
-        let regions = alike.iter().flat_map(|v| v.regions.iter().copied()).collect();
-        let mut models = vec![first.model.clone()];
-        let (diarized, maybe) = match &first.chunked {
-            None => by_pieces(&alike, bounds),
-            Some(chunked) => {
-                models.push(chunked.model.clone());
-                let step = seconds(chunked.step);
-                let windows: Vec<&Chunked> = alike.iter().filter_map(|v| v.chunked.as_ref()).collect();
-                by_chunks(&windows, Threshold::of(&first.model, step), bounds)
+    pub fn who(mut self, bounds: Bounds) -> Option<Who> {
+        let way = self.way.clone()?;
+        let mut models = vec![way.voice.clone()];
+        let (diarized, maybe) = match way.chunked {
+            None => self.by_pieces(&way.voice, bounds),
+            Some((model, step)) => {
+                models.push(model);
+                self.take_tail(|_| true);
+                self.by_chunks(Threshold::of(&way.voice, seconds(step)), bounds)
             }
         };
-        Some(Self { models, regions, turns: diarized.turns, exclusive: diarized.exclusive, maybe })
+        let Diarization { turns, exclusive } = diarized;
+        Some(Who { models, regions: self.regions, turns, exclusive, maybe })
+    }
+
+    fn by_pieces(&self, model: &str, bounds: Bounds) -> (Diarization, Option<usize>) {
+        let Self { regions, pieces, vectors, .. } = self;
+        let tuning = Tuning::of(model);
+        let turns = diarize::diarize_within(regions, pieces, vectors, &tuning, bounds);
+        let nearby = [tuning.split - tuning.doubt, tuning.split + tuning.doubt];
+        let counts = nearby
+            .map(|split| diarize::speakers(&diarize::diarize(regions, pieces, vectors, &Tuning { split, ..tuning })));
+        let maybe = other(diarize::speakers(&turns), counts, bounds);
+        (Diarization { exclusive: turns.clone(), turns }, maybe)
+    }
+
+    fn by_chunks(&self, threshold: Threshold, bounds: Bounds) -> (Diarization, Option<usize>) {
+        let (chunks, embeddings) = (&self.chunks, &self.embeddings);
+        let activity = Activity { chunks, duration: seconds(CHUNK as u64), grid: Frames::SEGMENTATION };
+        let speakers = |distance| global::speakers(&activity, embeddings, Threshold { distance, ..threshold }, bounds);
+        let known = speakers(threshold.distance);
+        let nearby = [threshold.distance * (1.0 - DOUBT), threshold.distance * (1.0 + DOUBT)];
+        let maybe = other(known.centroids.len(), nearby.map(|distance| speakers(distance).centroids.len()), bounds);
+        let mut found = global::diarize(&activity, embeddings, &known);
+        // The last chunk is filled up with silence, in which nobody may be heard.
+        let end = self.last.as_ref().map_or(0.0, |(end, _)| seconds(*end));
+        for turns in [&mut found.turns, &mut found.exclusive] {
+            turns.retain(|turn| turn.start < end);
+            turns.iter_mut().for_each(|turn| turn.end = turn.end.min(end));
+        }
+        (found, maybe)
     }
 }
 
 /// The first number of speakers that is another than `found` and may be.
 fn other(found: usize, counts: [usize; 2], bounds: Bounds) -> Option<usize> {
     counts.into_iter().find(|count| *count != found && bounds.allow(*count))
-}
-
-fn by_pieces(windows: &[&Voiced], bounds: Bounds) -> (Diarization, Option<usize>) {
-    let (mut regions, mut pieces, mut vectors) = (Vec::new(), Vec::new(), Vec::new());
-    for window in windows {
-        let first = regions.len();
-        regions.extend_from_slice(&window.regions);
-        pieces.extend(window.pieces.iter().map(|p| Piece { region: p.region + first, ..*p }));
-        vectors.extend(window.vectors());
-    }
-    let model = windows.first().map_or("", |v| v.model.as_str());
-    let tuning = Tuning::of(model);
-    let turns = diarize::diarize_within(&regions, &pieces, &vectors, &tuning, bounds);
-    let nearby = [tuning.split - tuning.doubt, tuning.split + tuning.doubt];
-    let counts = nearby
-        .map(|split| diarize::speakers(&diarize::diarize(&regions, &pieces, &vectors, &Tuning { split, ..tuning })));
-    let maybe = other(diarize::speakers(&turns), counts, bounds);
-    (Diarization { exclusive: turns.clone(), turns }, maybe)
-}
-
-fn by_chunks(windows: &[&Chunked], threshold: Threshold, bounds: Bounds) -> (Diarization, Option<usize>) {
-    let (mut chunks, mut embeddings) = (Vec::new(), Vec::new());
-    for (n, window) in windows.iter().enumerate() {
-        let is_followed = windows.get(n + 1).is_some_and(|next| next.window.start == window.window.end);
-        let tail = window.tail.iter().filter(|_| !is_followed);
-        for (chunk, voices) in window.chunks.iter().chain(tail).map(|chunk| chunk.read()) {
-            chunks.push(chunk);
-            embeddings.push(voices);
-        }
-    }
-    let activity = Activity { chunks: &chunks, duration: seconds(CHUNK as u64), grid: Frames::SEGMENTATION };
-    let speakers = |distance| global::speakers(&activity, &embeddings, Threshold { distance, ..threshold }, bounds);
-    let known = speakers(threshold.distance);
-    let nearby = [threshold.distance * (1.0 - DOUBT), threshold.distance * (1.0 + DOUBT)];
-    let maybe = other(known.centroids.len(), nearby.map(|distance| speakers(distance).centroids.len()), bounds);
-    let mut found = global::diarize(&activity, &embeddings, &known);
-    // The last chunk is filled up with silence, in which nobody may be heard.
-    let end = windows.last().map_or(0.0, |last| seconds(last.window.end));
-    for turns in [&mut found.turns, &mut found.exclusive] {
-        turns.retain(|turn| turn.start < end);
-        turns.iter_mut().for_each(|turn| turn.end = turn.end.min(end));
-    }
-    (found, maybe)
 }

@@ -58,7 +58,7 @@ impl Clustering<'_> {
         let mut todo = VecDeque::from([0]);
         while let Some(group) = todo.pop_front().filter(|_| self.count < MAX_SPEAKERS) {
             let members: Vec<usize> = (0..self.labels.len()).filter(|i| self.labels[*i] == group).collect();
-            let vectors: Vec<Vec<f32>> = members.iter().map(|i| self.vectors[*i].clone()).collect();
+            let vectors: Vec<&[f32]> = members.iter().map(|i| self.vectors[*i].as_slice()).collect();
             let shares: Vec<f64> = members.iter().map(|i| self.shares[*i]).collect();
             let Some(sides) = two_means(&vectors, &shares, self.minimum) else { continue };
             let mut halves = vec![None; self.labels.len()];

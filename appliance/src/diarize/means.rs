@@ -21,11 +21,11 @@ fn nearest(vector: &[f32], centroids: &[Vec<f32>]) -> usize {
 }
 
 /// The group of each vector by its nearest centroid.
-pub fn assign(vectors: &[Vec<f32>], centroids: &[Vec<f32>]) -> Vec<usize> {
-    vectors.iter().map(|v| nearest(v, centroids)).collect()
+pub fn assign<V: AsRef<[f32]>>(vectors: &[V], centroids: &[Vec<f32>]) -> Vec<usize> {
+    vectors.iter().map(|v| nearest(v.as_ref(), centroids)).collect()
 }
 
-fn farthest(vectors: &[&Vec<f32>], from: &[f32]) -> usize {
+fn farthest(vectors: &[&[f32]], from: &[f32]) -> usize {
     let mut best = (0, f64::INFINITY);
     for (n, vector) in vectors.iter().enumerate() {
         let cosine = dot(vector, from);
@@ -37,9 +37,9 @@ fn farthest(vectors: &[&Vec<f32>], from: &[f32]) -> usize {
 }
 
 /// Vectors far from each other, the first the farthest from the mean.
-fn seeds(vectors: &[&Vec<f32>]) -> Vec<usize> {
+fn seeds(vectors: &[&[f32]]) -> Vec<usize> {
     let dimension = vectors.first().map_or(0, |v| v.len());
-    let mean = unit(&sum(vectors.iter().copied(), dimension));
+    let mean = unit(&sum(vectors.iter(), dimension));
     let mut seeds = vec![farthest(vectors, &mean)];
     let mut closest: Vec<f64> = vectors.iter().map(|v| dot(v, vectors[seeds[0]])).collect();
     while seeds.len() < STARTS.min(vectors.len()) {
@@ -61,7 +61,7 @@ fn seeds(vectors: &[&Vec<f32>]) -> Vec<usize> {
 }
 
 /// Iterates from one start; `None` if it never had two sides.
-fn settle(sample: &[Vec<f32>], mut centres: Vec<Vec<f32>>) -> Option<Vec<Vec<f32>>> {
+fn settle(sample: &[&[f32]], mut centres: Vec<Vec<f32>>) -> Option<Vec<Vec<f32>>> {
     let mut labels: Option<Vec<usize>> = None;
     for _ in 0..ITERATIONS {
         let next = assign(sample, &centres);
@@ -76,17 +76,16 @@ fn settle(sample: &[Vec<f32>], mut centres: Vec<Vec<f32>>) -> Option<Vec<Vec<f32
 }
 
 /// The side (0 or 1) of each vector in the best division whose sides both last `minimum` seconds.
-pub fn two_means(vectors: &[Vec<f32>], shares: &[f64], minimum: f64) -> Option<Vec<usize>> {
+pub fn two_means(vectors: &[&[f32]], shares: &[f64], minimum: f64) -> Option<Vec<usize>> {
     if vectors.len() < 2 {
         return None;
     }
     let stride = vectors.len().div_ceil(CAP);
-    let sample: Vec<Vec<f32>> = vectors.iter().step_by(stride).cloned().collect();
-    let borrowed: Vec<&Vec<f32>> = sample.iter().collect();
+    let sample: Vec<&[f32]> = vectors.iter().step_by(stride).copied().collect();
     let mut best: Option<(f64, Vec<usize>)> = None;
-    for seed in seeds(&borrowed) {
-        let first = sample[seed].clone();
-        let opposite = sample[farthest(&borrowed, &first)].clone();
+    for seed in seeds(&sample) {
+        let first = sample[seed].to_vec();
+        let opposite = sample[farthest(&sample, &first)].to_vec();
         let Some(centres) = settle(&sample, vec![opposite, first]) else { continue };
         let labels = assign(vectors, &centres);
         let lasting = |side| shares.iter().zip(&labels).filter(|(_, l)| **l == side).map(|(s, _)| s).sum::<f64>();

@@ -92,7 +92,7 @@ fn of_120_windows_the_one_that_failed_is_done_again() {
     let claims: Vec<u32> =
         std::iter::from_fn(|| store.claim(Task::Transcription).unwrap()).map(|claim| claim.window.number).collect();
     assert_eq!(claims, [77]);
-    let rows = store.rows::<serde_json::Value, Cause>("a", Task::Transcription).unwrap();
+    let rows = store.rows::<serde_json::Value, Cause>("a", Task::Transcription).collect::<Result<Vec<_>, _>>().unwrap();
     assert_eq!(rows.iter().filter(|row| row.state == RowState::Done).count(), 119);
 }
 
@@ -129,7 +129,7 @@ fn a_dropped_session_stops_what_is_under_way_and_is_never_tried_again() {
     assert_eq!(drop_session(&store, "a").unwrap(), Dropped::Queued);
     assert!(!store.is_running(claim.id).unwrap());
     store.complete(claim.id, 1, &serde_json::json!("late"), &[]).unwrap();
-    let rows = store.rows::<serde_json::Value, Cause>("a", Task::Transcription).unwrap();
+    let rows = store.rows::<serde_json::Value, Cause>("a", Task::Transcription).collect::<Result<Vec<_>, _>>().unwrap();
     assert_eq!(rows[1].state, RowState::Failed, "a result that comes too late changes nothing");
     store.set_status("a", Status::Failed, NOW).unwrap();
     assert!(matches!(store.retry("a", false, NOW), Err(QueueError::Dropped)));
@@ -249,7 +249,7 @@ fn a_result_of_another_shape_is_made_again_while_there_is_audio() {
     let (_folder, store) = store();
     failed(&store, "a", "m");
     assert_eq!(store.mend_rows::<u32, Cause>("a", Task::Transcription, &cause(), NOW).unwrap(), 1);
-    let rows = store.rows::<u32, Cause>("a", Task::Transcription).unwrap();
+    let rows = store.rows::<u32, Cause>("a", Task::Transcription).collect::<Result<Vec<_>, _>>().unwrap();
     assert_eq!((rows[0].state, rows[1].state), (RowState::Pending, RowState::Failed));
 }
 

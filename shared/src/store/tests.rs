@@ -56,7 +56,7 @@ fn a_row_that_kills_the_box_three_times_is_given_up() {
         store.take_back(Task::Transcription, &exhausted).unwrap();
     }
     assert!(store.claim(Task::Transcription).unwrap().is_none());
-    let rows = store.rows::<serde_json::Value, Cause>("a", Task::Transcription).unwrap();
+    let rows = store.rows::<serde_json::Value, Cause>("a", Task::Transcription).collect::<Result<Vec<_>, _>>().unwrap();
     assert_eq!(rows[0].state, RowState::Failed);
     assert_eq!(rows[0].cause.as_ref().unwrap().last_exception, TranscriptionError::ClaimsExhausted);
 }
@@ -130,7 +130,7 @@ fn adding_a_window_again_after_a_restart_keeps_its_result() {
     let claim = store.claim(Task::Transcription).unwrap().unwrap();
     store.complete(claim.id, 2, &serde_json::json!({"n": 1}), &[]).unwrap();
     store.add_window("a", &window(0), &[Task::Transcription], 1000).unwrap();
-    let rows = store.rows::<serde_json::Value, Cause>("a", Task::Transcription).unwrap();
+    let rows = store.rows::<serde_json::Value, Cause>("a", Task::Transcription).collect::<Result<Vec<_>, _>>().unwrap();
     assert_eq!((rows.len(), rows[0].attempts, rows[0].state), (1, 2, RowState::Done));
     assert!(!store.has_work("a").unwrap());
 }

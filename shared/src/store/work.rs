@@ -71,6 +71,15 @@ pub struct Row<R, E> {
     pub cause: Option<E>,
 }
 
+impl<R, E> Row<R, E> {
+    /// The row, and apart from it what was made.
+    #[must_use]
+    pub fn split(self) -> (Row<(), E>, Option<R>) {
+        let Self { window, state, attempts, result, cause } = self;
+        (Row { window, state, attempts, result: result.as_ref().map(|_| ()), cause }, result)
+    }
+}
+
 fn window(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<WindowRow> {
     let sample = |at| row.get::<_, i64>(at).map(|n| u64::try_from(n).unwrap_or(0));
     Ok(WindowRow {
@@ -289,23 +298,36 @@ impl Store {
         Ok(())
     }
 
-    /// Every row of one task of a session, in order of windows.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn rows<R: DeserializeOwned, E: DeserializeOwned>(
+    /// Every row of one task of a session, in order of windows, one at a time: those of hours take more memory than a
+    /// box has to spare, and more time than others can wait.
+    pub fn rows<'a, R: DeserializeOwned, E: DeserializeOwned>(
+        &'a self,
+        session: &'a str,
+        task: Task,
+    ) -> impl Iterator<Item = Result<Row<R, E>, StoreError>> + 'a {
+        let mut next = Some(0);
+        std::iter::from_fn(move || {
+            let row = self.row_from(session, task, next?).transpose();
+            next = row.as_ref().and_then(|row| row.as_ref().ok()).map(|row: &Row<R, E>| row.window.number + 1);
+            row
+        })
+    }
+
+    /// The first row of a task that is of window `number` or a later one.
+    fn row_from<R: DeserializeOwned, E: DeserializeOwned>(
         &self,
         session: &str,
         task: Task,
-    ) -> Result<Vec<Row<R, E>>, StoreError> {
+        number: u32,
+    ) -> Result<Option<Row<R, E>>, StoreError> {
         let connection = self.lock();
         let mut statement = connection.prepare_cached(
             "select n.number, n.start_sample, n.end_sample, n.blind_cut, w.state, w.attempts, w.result, w.cause
              from work w join windows n on n.session = w.session and n.number = w.number
-             where w.session = ?1 and w.task = ?2 order by w.number",
+             where w.session = ?1 and w.task = ?2 and w.number >= ?3 order by w.number limit 1",
         )?;
-        let rows = statement
-            .query_map(params![session, task.name()], |row| {
+        let found = statement
+            .query_row(params![session, task.name(), number], |row| {
                 Ok((
                     window(row, 0)?,
                     row.get::<_, String>(4)?,
@@ -313,19 +335,27 @@ impl Store {
                     row.get::<_, Option<Vec<u8>>>(6)?,
                     row.get::<_, Option<String>>(7)?,
                 ))
-            })?
-            .collect::<Result<Vec<_>, _>>()?;
-        rows.into_iter()
-            .map(|(window, state, attempts, result, cause)| {
-                Ok(Row {
-                    window,
-                    state: named(state)?,
-                    attempts,
-                    result: result.map(|r| serde_json::from_slice(&r)).transpose()?,
-                    cause: cause.map(|c| serde_json::from_str(&c)).transpose()?,
-                })
             })
-            .collect()
+            .optional()?;
+        drop(statement);
+        drop(connection);
+        let Some((window, state, attempts, result, cause)) = found else { return Ok(None) };
+        Ok(Some(Row {
+            window,
+            state: named(state)?,
+            attempts,
+            result: result.map(|r| serde_json::from_slice(&r)).transpose()?,
+            cause: cause.map(|c| serde_json::from_str(&c)).transpose()?,
+        }))
+    }
+
+    /// The most attempts that any window of a session needed for a task.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn most_attempts(&self, session: &str, task: Task) -> Result<u32, StoreError> {
+        let sql = "select coalesce(max(attempts), 0) from work where session = ?1 and task = ?2";
+        Ok(self.lock().query_row(sql, params![session, task.name()], |row| row.get(0))?)
     }
 
     /// Whether a claimed row is still this worker's: a session that was dropped meanwhile takes its rows back.
