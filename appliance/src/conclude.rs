@@ -191,6 +191,9 @@ fn is_as_before(context: &Context, session: &SessionRow, record: &Record) -> Res
         last.status == record.status
             && last.diarization_status == record.diarization_status
             && last.error_message == record.error_message
+            && last.speaker_count == record.speaker_count
+            && last.speakers == record.speakers
+            && last.segments == record.segments
     }))
 }
 
@@ -318,7 +321,7 @@ fn compose(
         speaker_count: speaker_count(&speakers, who),
         speakers,
         segments: label(&spoken, who),
-        gaps: gaps(context, session),
+        gaps: gaps(context, session)?,
         models: models(context, &transcribers, who.map_or(&[], |who| &who.models)),
         attempts: Attempts {
             transcription: context.store.most_attempts(&session.id, Task::Transcription)?,
@@ -365,17 +368,21 @@ fn speakers(turns: &[Turn]) -> Vec<Speaker> {
         .collect()
 }
 
-fn gaps(context: &Context, session: &SessionRow) -> Vec<Gap> {
-    let spool = SpoolReader::open(&context.spool_file(&session.id));
-    let found = spool.map(|s| s.gaps()).unwrap_or_default();
-    found
+/// The gaps of the recording; once its audio is destroyed, those of the record before.
+fn gaps(context: &Context, session: &SessionRow) -> Result<Vec<Gap>, StoreError> {
+    let Ok(spool) = SpoolReader::open(&context.spool_file(&session.id)) else {
+        return Ok(last_record(context, session)?.map(|record| record.gaps).unwrap_or_default());
+    };
+    let gaps = spool
+        .gaps()
         .into_iter()
         .map(|(stretch, cause)| Gap {
             start: seconds(crate::audio::seconds(stretch.start)),
             end: seconds(crate::audio::seconds(stretch.end)),
             cause,
         })
-        .collect()
+        .collect();
+    Ok(gaps)
 }
 
 fn models(context: &Context, transcribers: &[&str], voices: &[String]) -> Vec<Model> {

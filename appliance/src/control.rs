@@ -73,6 +73,14 @@ pub struct Process {
     pub speakers: SpeakerHint,
 }
 
+/// What `POST /sessions/{id}/relabel` takes. An empty body is an empty object.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Relabel {
+    /// How many speak, where that is known now.
+    pub speakers: Option<SpeakerHint>,
+}
+
 /// What no session can have is refused before it begins.
 fn possible(hint: SpeakerHint) -> Result<SpeakerHint, Refusal> {
     if hint.is_possible() {
@@ -183,6 +191,7 @@ pub fn router(control: Control) -> Router {
         .route("/sessions", get(get_sessions).post(post_session))
         .route("/sessions/{id}", get(get_session))
         .route("/sessions/{id}/stop", post(post_stop))
+        .route("/sessions/{id}/relabel", post(post_relabel))
         .route("/metrics", get(get_metrics))
         .route("/breakers", get(get_breakers))
         .route("/breakers/{service}/{action}", post(post_breaker))
@@ -259,6 +268,19 @@ async fn post_stop(State(control): State<Control>, Path(id): Path<String>) -> Re
     Ok(Json(session_json(&control.context.store, &row)))
 }
 
+async fn post_relabel(
+    State(control): State<Control>,
+    Path(id): Path<String>,
+    bytes: Bytes,
+) -> Result<Json<Value>, Refusal> {
+    let relabel: Relabel = body(&bytes)?;
+    let hint = relabel.speakers.map(possible).transpose()?;
+    let context = &control.context;
+    context.store.relabel(&id, hint, context.now().wall)?;
+    context.settled.notify_waiters();
+    Ok(Json(session_json(&context.store, &context.store.session(&id)?)))
+}
+
 async fn post_breaker(
     State(control): State<Control>,
     Path((service, action)): Path<(String, String)>,
@@ -301,7 +323,8 @@ impl From<QueueError> for Refusal {
             | QueueError::Nothing
             | QueueError::NoAudio
             | QueueError::Done
-            | QueueError::Dropped => refusal(StatusCode::CONFLICT, &why),
+            | QueueError::Dropped
+            | QueueError::NoVoices => refusal(StatusCode::CONFLICT, &why),
         }
     }
 }

@@ -17,6 +17,7 @@ mod matrix;
 mod odd_recordings;
 mod process;
 mod prometheus;
+mod relabel;
 mod restart;
 mod streaming;
 mod surfaces;

@@ -5,6 +5,7 @@ mod doctor;
 mod models;
 mod process;
 mod queue;
+mod relabel;
 mod show;
 
 use std::io::Write as _;
@@ -109,6 +110,16 @@ enum Command {
     Sessions {
         /// Its id.
         session: Option<String>,
+    },
+    /// Tell the speakers of a session apart once more, from what is kept of its voices; it needs no audio.
+    #[command(after_help = "Example: roomscribe relabel 7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a11 --speakers 2\n\n\
+                            If that changes anything, it is the next revision of the record, which the clinic gets too.")]
+    Relabel {
+        /// Its id.
+        session: String,
+        /// How many speak: 2, 2-3, 2- (at least) or -3 (at most). Without it, as was said before.
+        #[arg(long, allow_hyphen_values = true)]
+        speakers: Option<SpeakerHint>,
     },
     /// Print a session's record in a format others read.
     #[command(
@@ -261,6 +272,7 @@ fn dispatch(command: Command, common: &Common) -> Answer {
         Command::Start { consent, by, speakers } => local(show::start(root, consent, by, speakers, common.json)),
         Command::Stop { session } => local(show::stop(root, session, common.json)),
         Command::Sessions { session } => local(show::sessions(root, session, common.json)),
+        Command::Relabel { session, speakers } => local(relabel::relabel(root, session, speakers, common.json)),
         Command::Export { session, format } => print_export(&root, &session, format),
         Command::Breaker { action } => {
             let call = match action {

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
-use super::sessions::event;
+use super::sessions::{SpeakerHint, event};
 use super::{Store, StoreError};
 use crate::clock::WallTime;
 use crate::record::Status;
@@ -81,6 +81,9 @@ pub enum QueueError {
     /// It was dropped.
     #[error("It was dropped")]
     Dropped,
+    /// Its speakers were never told apart.
+    #[error("Its speakers were not told apart before: there are no voices to compare again")]
+    NoVoices,
 }
 
 impl From<rusqlite::Error> for QueueError {
@@ -197,12 +200,7 @@ impl Store {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         let standing = standing(&transaction, session)?;
-        match (standing.status.as_str(), standing.dropped) {
-            ("recording" | "paused", _) => return Err(QueueError::Recording),
-            ("queued" | "processing" | "postponed", _) => return Err(QueueError::Underway),
-            (_, true) => return Err(QueueError::Dropped),
-            (_, false) => {}
-        }
+        standing.may_be_done_again()?;
         if diarize && standing.audio_kept {
             transaction.execute(
                 "insert or ignore into work (session, number, task)
@@ -249,6 +247,33 @@ impl Store {
                 _ => {}
             }
         }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Has the speakers of a session told apart once more, from the voices that are kept and without its audio; `speakers`
+    /// is how many there are, where somebody says so now. Another outcome is the next revision.
+    ///
+    /// # Errors
+    /// [`QueueError`]; nothing is changed then.
+    pub fn relabel(&self, session: &str, speakers: Option<SpeakerHint>, now: WallTime) -> Result<(), QueueError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        standing(&transaction, session)?.may_be_done_again()?;
+        let is_diarized =
+            "select exists (select 1 from sessions where id = ?1 and status = 'done' and diarization_status = 'ok')";
+        if !transaction.query_row(is_diarized, [session], |row| row.get::<_, bool>(0))? {
+            return Err(QueueError::NoVoices);
+        }
+        if let Some(hint) = speakers {
+            transaction.execute(
+                "update sessions set speakers_at_least = ?2, speakers_at_most = ?3 where id = ?1",
+                params![session, hint.at_least, hint.at_most],
+            )?;
+        }
+        transaction
+            .execute("update sessions set status = 'queued', updated_at = ?2 where id = ?1", params![session, now.0])?;
+        event(&transaction, now, &EventKind::Session { session: session.into(), status: Status::Queued })?;
         transaction.commit()?;
         Ok(())
     }
@@ -350,6 +375,17 @@ struct Standing {
     audio_kept: bool,
     dropped: bool,
     delivery: Option<String>,
+}
+
+impl Standing {
+    fn may_be_done_again(&self) -> Result<(), QueueError> {
+        match (self.status.as_str(), self.dropped) {
+            ("recording" | "paused", _) => Err(QueueError::Recording),
+            ("queued" | "processing" | "postponed", _) => Err(QueueError::Underway),
+            (_, true) => Err(QueueError::Dropped),
+            (_, false) => Ok(()),
+        }
+    }
 }
 
 fn standing(connection: &Connection, session: &str) -> Result<Standing, QueueError> {

@@ -119,8 +119,9 @@ impl Checker {
 
     fn audio_is_there_until_it_may_go(&self, spool: &impl Fn(&str) -> bool) -> Result<(), String> {
         let sql = "select s.id, s.audio, s.dropped_at is not null,
-               s.status = 'done' and s.diarization_status = 'ok' and exists (select 1 from outbox o
-                 where o.session = s.id and o.revision = s.revision and o.state = 'acknowledged')
+               exists (select 1 from outbox o join records r on r.session = o.session and r.revision = o.revision
+                 where o.session = s.id and o.state = 'acknowledged'
+                   and r.record ->> 'status' = 'done' and r.record ->> 'diarization_status' = 'ok')
              from sessions s";
         let rows: Vec<(String, String, bool, bool)> =
             select(&self.room, sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;

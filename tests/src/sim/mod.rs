@@ -375,9 +375,20 @@ impl World {
     fn retry_one(&mut self) -> Done {
         let ids: Vec<String> = self.sessions.keys().cloned().collect();
         match self.dice.one_of(&ids).cloned() {
+            Some(id) if self.dice.happens(0.3) => self.relabel(&id),
             Some(id) => self.retry(&id).map(drop),
             None => Ok(()),
         }
+    }
+
+    /// Somebody says how many speakers there were, which is refused where none were told apart.
+    fn relabel(&mut self, id: &str) -> Done {
+        let Some(context) = self.room.context.clone() else { return Ok(()) };
+        let hint = self.dice.one_of(&["1", "2", "1-2"]).and_then(|hint| hint.parse().ok());
+        if context.store.relabel(id, hint, context.now().wall).is_ok() {
+            context.settled.notify_waiters();
+        }
+        Ok(())
     }
 
     /// Whether the session is put to work again.
@@ -397,7 +408,8 @@ impl World {
                 | QueueError::Nothing
                 | QueueError::NoAudio
                 | QueueError::Done
-                | QueueError::Dropped,
+                | QueueError::Dropped
+                | QueueError::NoVoices,
             ) => Ok(false),
         }
     }
