@@ -315,4 +315,34 @@ mod tests {
             assert_eq!(names(&root), ["development-box-keys"]);
         }
     }
+
+    /// Does nothing unless [`all_processes_that_make_the_development_key_at_once_agree_on_one`] started it.
+    #[test]
+    fn one_of_many_processes() {
+        if let Some(folder) = std::env::var_os("ROOMSCRIBE_TEST_KEY_MAKER") {
+            let found = BoxKeys::find(&Root::new(folder), None).unwrap();
+            eprintln!("found {} {:?}", found.keys.first(), found.origin);
+        }
+    }
+
+    #[test]
+    fn all_processes_that_make_the_development_key_at_once_agree_on_one() {
+        let (folder, root) = root();
+        let start = || {
+            std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "--nocapture", "keys::source::tests::one_of_many_processes"])
+                .env("ROOMSCRIBE_TEST_KEY_MAKER", folder.path())
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        let all: Vec<_> = (0..8).map(|_| start()).collect();
+        let said: Vec<_> =
+            all.into_iter().map(|one| String::from_utf8(one.wait_with_output().unwrap().stderr).unwrap()).collect();
+        let name = BoxKeys::find(&root, None).unwrap().keys.first().to_string();
+        assert!(said.iter().all(|said| said.contains(&name)), "{said:?}");
+        assert_eq!(said.iter().filter(|said| said.contains("DevelopmentMade")).count(), 1, "{said:?}");
+        assert_eq!(names(&root), ["development-box-keys"]);
+    }
 }

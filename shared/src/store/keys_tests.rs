@@ -1,4 +1,5 @@
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
@@ -375,6 +376,56 @@ fn all_who_open_and_make_at_once_agree_on_one_store_and_one_key() {
         let names: Vec<_> = fs::read_dir(place.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["keys.db"]);
     }
+}
+
+/// Does nothing unless [`a_process_killed_at_any_moment_leaves_no_trace_of_what_was_destroyed`] started it: makes and
+/// destroys keys until it is killed, and writes down each wrapped key before it destroys it.
+#[test]
+fn one_that_is_killed() {
+    let Some(folder) = std::env::var_os("ROOMSCRIBE_TEST_KEY_DESTROYER").map(PathBuf::from) else { return };
+    let store = KeyStore::open(&folder.join("store/keys.db"), key_file_in(&folder)).unwrap();
+    let reader = Connection::open(folder.join("store/keys.db")).unwrap();
+    let mut seen = fs::OpenOptions::new().append(true).create(true).open(folder.join("seen")).unwrap();
+    for number in 0.. {
+        let owner = format!("{}-{number}", std::process::id());
+        store.make(&owner, Purpose::Audio, NOW).unwrap();
+        let wrapped: Vec<u8> =
+            reader.query_row("select wrapped from keys where owner = ?1", [&owner], |row| row.get(0)).unwrap();
+        seen.write_all(format!("{owner} {}\n", hex::encode(wrapped)).as_bytes()).unwrap();
+        store.destroy_all(&owner).unwrap();
+    }
+}
+
+fn key_file_in(folder: &Path) -> BoxKeys {
+    BoxKeys::parse(&fs::read_to_string(folder.join("box-keys")).unwrap()).unwrap()
+}
+
+#[test]
+fn a_process_killed_at_any_moment_leaves_no_trace_of_what_was_destroyed() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("box-keys"), &*BoxKey::generate().unwrap().line()).unwrap();
+    for kill in 0..12 {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::keys_tests::one_that_is_killed"])
+            .env("ROOMSCRIBE_TEST_KEY_DESTROYER", folder.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(60 + kill * 7));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let store = KeyStore::open(&folder.path().join("store/keys.db"), key_file_in(folder.path())).unwrap();
+        assert!(!store.is_rewrite_owed().unwrap());
+        let kept = store.owners(Purpose::Audio).unwrap();
+        for line in fs::read_to_string(folder.path().join("seen")).unwrap_or_default().lines() {
+            let (owner, wrapped) = line.split_once(' ').unwrap();
+            let is_kept = kept.iter().any(|kept| kept == owner);
+            let is_there = is_a_trace_in(&folder.path().join("store"), &hex::decode(wrapped).unwrap());
+            assert_eq!(is_there, is_kept, "kill {kill}, {owner}");
+        }
+    }
+    let seen = fs::read_to_string(folder.path().join("seen")).unwrap();
+    assert!(seen.lines().count() > 12, "the children came far enough to be killed in their work");
 }
 
 proptest! {
