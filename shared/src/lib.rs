@@ -8,6 +8,7 @@ pub mod chance;
 pub mod clock;
 pub mod error;
 pub mod guard;
+pub mod keys;
 pub mod log;
 pub mod metrics;
 pub mod paths;
@@ -18,3 +19,5 @@ pub mod settings;
 pub mod store;
 pub mod task;
 pub mod wire;
+
+mod whole_file;

@@ -46,6 +46,18 @@ impl Root {
         self.data().join("roomscribe.db")
     }
 
+    /// The wrapped keys, apart from what they seal.
+    #[must_use]
+    pub fn key_store(&self) -> PathBuf {
+        self.data().join("keys.db")
+    }
+
+    /// The key that wraps them, where no credential gives one; never on a real box.
+    #[must_use]
+    pub fn development_box_keys(&self) -> PathBuf {
+        self.data().join("development-box-keys")
+    }
+
     /// One spool file per session.
     #[must_use]
     pub fn spool(&self) -> PathBuf {

@@ -1,4 +1,4 @@
-//! The box's one database, in which the recorder and the sync daemon meet.
+//! The box's one database, in which the recorder and the sync daemon meet, and beside it the store of wrapped keys.
 //!
 //! SQLite, WAL, `synchronous=FULL`: what a method has returned survives a power cut. A migration only adds, and
 //! the previous release can still read the file. All of the box's SQL is in this folder.
@@ -7,6 +7,8 @@ mod breakers;
 mod calls;
 mod damage;
 mod disk;
+mod key_error;
+mod keys;
 mod outbox;
 mod queue;
 mod sessions;
@@ -22,6 +24,8 @@ pub use breakers::BreakerCommand;
 pub use calls::{Rate, Rates};
 pub use damage::{Damage, Quarantined};
 pub use disk::Disk;
+pub use key_error::KeyError;
+pub use keys::{HeldKey, KeyStore};
 pub use outbox::{OutboxState, Parcel};
 pub use queue::{Dropped, Held, Ledger, LedgerTerm, Place, QueueError, QueueItem};
 pub use sessions::{FailureCount, Finish, NewSession, SessionRow, SpeakerHint};
@@ -135,6 +139,8 @@ fn named<T: serde::de::DeserializeOwned>(text: String) -> Result<T, serde_json::
     serde_json::from_value(serde_json::Value::String(text))
 }
 
+#[cfg(test)]
+mod keys_tests;
 #[cfg(test)]
 mod queue_tests;
 #[cfg(test)]
