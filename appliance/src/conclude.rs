@@ -17,12 +17,14 @@ use shared::store::{DamagedRow, Finish, OutboxState, Row, SessionRow, Store, Sto
 use shared::task::Task;
 use tracing::{error, info, warn};
 
+use crate::audio::LEVEL_SAMPLES;
 use crate::context::Context;
 use crate::diarize::global::Bounds;
 use crate::diarize::{self, Turn};
-use crate::label::{Spoken, label, speaker_label};
+use crate::label::{Sound, Spoken, label, speaker_label};
 use crate::models::{LOCK, Role};
 use crate::spool::SpoolReader;
+use crate::track::Track;
 use crate::verdict::{Ended, Loss, Verdict, decide};
 use crate::voicing::Voiced;
 use crate::who::{Heard, Who};
@@ -301,6 +303,11 @@ fn compose(
         transcription.iter().filter_map(|r| Some(r.result.as_ref()?.model.as_str())).collect();
     transcribers.sort_unstable();
     transcribers.dedup();
+    let mut levels = Track::new(crate::audio::seconds(LEVEL_SAMPLES as u64));
+    for row in transcription {
+        let heard = row.result.as_ref().map_or(&[][..], |heard| &heard.levels);
+        levels.push(crate::audio::seconds(row.window.start_sample), heard.to_vec());
+    }
     let speakers = speakers(who.map_or(&[], |who| who.turns.as_slice()));
     let now = context.now().wall;
     let ended_at = session.ended_at.unwrap_or(now);
@@ -320,7 +327,7 @@ fn compose(
         consent: session.consent.clone(),
         speaker_count: speaker_count(&speakers, who),
         speakers,
-        segments: label(&spoken, who),
+        segments: label(&spoken, Sound { who, levels: &levels }),
         gaps: gaps(context, session)?,
         models: models(context, &transcribers, who.map_or(&[], |who| &who.models)),
         attempts: Attempts {

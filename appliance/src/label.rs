@@ -1,10 +1,15 @@
 //! Which words are whose: each word goes to the turn it lies in, then segments are built and split where the speaker
 //! changes, never within a word. No I/O.
 
-use shared::record::{Flag, Segment, UNKNOWN_SPEAKER, Word, seconds};
+use std::io::Read as _;
+
+use flate2::Compression;
+use flate2::bufread::ZlibEncoder;
+use shared::record::{Evidence, Flag, Segment, UNKNOWN_SPEAKER, Word, seconds};
 
 use crate::diarize::Turn;
 use crate::engine::{HeardWord, Phrase};
+use crate::track::Track;
 use crate::who::Who;
 
 /// A word farther than this from every turn, in seconds, is nobody's.
@@ -15,6 +20,11 @@ const FLICKER: f64 = 0.7;
 const FLICKER_WORDS: usize = 2;
 /// A phrase with less than this share of speech was said by nobody.
 const SPEECH_SHARE: f64 = 0.2;
+/// What is nowhere louder than this, dB relative to full scale, was said by nobody: it is what a muted microphone gives, or
+/// a file's silence; speech that a person could follow is 20 dB louder.
+const QUIET_DBFS: i8 = -70;
+/// Text that compresses better than this is a loop: the limit of OpenAI's Whisper.
+const COMPRESSION: f64 = 2.4;
 /// A segment in more than this share of which somebody else speaks too is marked.
 const OVERLAP_SHARE: f64 = 0.2;
 /// How often the same comes in a row before it is a loop …
@@ -45,27 +55,61 @@ fn overlap(a: (f64, f64), b: (f64, f64)) -> f64 {
     (a.1.min(b.1) - a.0.max(b.0)).max(0.0)
 }
 
-/// Segments of one speaker each. `who` is `None` where speakers could not be told apart.
+/// What is known of the sound, whatever was understood of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Sound<'a> {
+    /// Who spoke when; `None` where speakers could not be told apart.
+    pub who: Option<&'a Who>,
+    /// How loud it was, dB relative to full scale.
+    pub levels: &'a Track<i8>,
+}
+
+/// Segments of one speaker each.
 #[must_use]
-pub fn label(spoken: &[Spoken], who: Option<&Who>) -> Vec<Segment> {
+pub fn label(spoken: &[Spoken], sound: Sound<'_>) -> Vec<Segment> {
     let mut segments = Vec::new();
     for said in spoken {
         let words = &said.phrase.words;
-        let whose: Vec<Option<usize>> = match who {
+        let whose: Vec<Option<usize>> = match sound.who {
             Some(who) => steady(words, words.iter().map(|w| speaker_of(w, &who.exclusive)).collect()),
             None => vec![None; words.len()],
         };
         let mut from = 0;
         for to in 1..=words.len() {
             if to == words.len() || whose[to] != whose[from] {
-                segments.push(segment(&words[from..to], whose[from], said, who));
+                segments.push(segment(&words[from..to], whose[from], said, sound));
                 from = to;
             }
         }
     }
     segments.sort_by(|a, b| a.start.total_cmp(&b.start));
     mark_loops(&mut segments);
+    for segment in &mut segments {
+        let is_doubted = segment.flags.iter().any(|flag| matches!(flag, Flag::NonSpeech | Flag::Repetition));
+        segment.evidence = is_doubted.then(|| evidence(segment, sound));
+    }
     segments
+}
+
+fn evidence(segment: &Segment, sound: Sound<'_>) -> Evidence {
+    let stretch = (segment.start, segment.end);
+    let speech = sound.who.map(|who| {
+        let (sum, count) = who.speech.within(stretch).fold((0.0, 0.0f64), |(sum, n), p| (sum + f64::from(*p), n + 1.0));
+        seconds(sum / 255.0 / count.max(1.0))
+    });
+    Evidence {
+        speech,
+        level_dbfs: sound.levels.within(stretch).max().map(|level| f64::from(*level)),
+        compression_ratio: seconds(compression_ratio(&segment.text.0)),
+    }
+}
+
+/// How many times smaller zlib makes a text, as OpenAI's Whisper measures it; 0 for none.
+fn compression_ratio(text: &str) -> f64 {
+    let mut packed = Vec::new();
+    // Reading from memory does not fail.
+    let read = ZlibEncoder::new(text.as_bytes(), Compression::default()).read_to_end(&mut packed);
+    read.map_or(0.0, |length| text.len() as f64 / length.max(1) as f64)
 }
 
 /// Marks what a transcriber says again and again when it hears nothing new: a few words within a segment, or the same
@@ -80,7 +124,7 @@ fn mark_loops(segments: &mut [Segment]) {
             let is_again = to - from >= LOOP;
             for segment in &mut segments[from..to] {
                 let words: Vec<String> = segment.words.iter().map(|w| plain(&w.text.0)).collect();
-                if is_again || is_loop(&words) {
+                if is_again || is_loop(&words) || compression_ratio(&segment.text.0) > COMPRESSION {
                     segment.flags.push(Flag::Repetition);
                     segment.flags.sort_unstable();
                 }
@@ -158,11 +202,13 @@ fn overlapped(turns: &[Turn], stretch: (f64, f64)) -> f64 {
     total
 }
 
-fn segment(words: &[HeardWord], speaker: Option<usize>, said: &Spoken, who: Option<&Who>) -> Segment {
+fn segment(words: &[HeardWord], speaker: Option<usize>, said: &Spoken, sound: Sound<'_>) -> Segment {
+    let who = sound.who;
     let (start, end) = (words[0].start, words[words.len() - 1].end);
     let mut flags = Vec::new();
     let heard = who.map(|who| who.regions.iter().map(|r| overlap((start, end), *r)).sum::<f64>());
-    if heard.is_some_and(|heard| heard < SPEECH_SHARE * (end - start).max(0.01)) {
+    let is_quiet = sound.levels.within((start, end)).max().is_some_and(|loudest| *loudest < QUIET_DBFS);
+    if is_quiet || heard.is_some_and(|heard| heard < SPEECH_SHARE * (end - start).max(0.01)) {
         flags.push(Flag::NonSpeech);
     }
     if words.iter().map(|w| w.probability).sum::<f64>() / (words.len() as f64) < LOW_CONFIDENCE {
@@ -191,6 +237,7 @@ fn segment(words: &[HeardWord], speaker: Option<usize>, said: &Spoken, who: Opti
             })
             .collect(),
         flags,
+        evidence: None,
     }
 }
 
@@ -209,7 +256,12 @@ mod tests {
     }
 
     fn who(turns: &[Turn], regions: &[(f64, f64)]) -> Who {
-        Who { models: vec![], regions: regions.to_vec(), turns: turns.to_vec(), exclusive: turns.to_vec(), maybe: None }
+        let (regions, turns, exclusive) = (regions.to_vec(), turns.to_vec(), turns.to_vec());
+        Who { models: vec![], regions, speech: Track::new(0.032), turns, exclusive, maybe: None }
+    }
+
+    fn label(spoken: &[Spoken], who: Option<&Who>) -> Vec<Segment> {
+        super::label(spoken, Sound { who, levels: &Track::new(0.1) })
     }
 
     const ALWAYS: &[(f64, f64)] = &[(0.0, 1e9)];
@@ -283,5 +335,35 @@ mod tests {
         assert_eq!(is_marked(&["no no no no no no no no"]), [true]);
         assert_eq!(is_marked(&["Thank you.", "thank you", "Thank you!", "Thank you."]), [true; 4]);
         assert_eq!(is_marked(&["yes", "yes", "yes"]), [false; 3]);
+    }
+
+    #[test]
+    fn what_is_as_quiet_as_a_room_at_rest_is_marked_whoever_spoke_with_its_evidence() {
+        let mut levels = Track::new(0.1);
+        levels.push(0.0, [vec![-80; 10], vec![-30; 10]].concat());
+        let both = [spoken(&[(0.0, 0.9)]), spoken(&[(1.1, 1.9)])];
+        let segments = super::label(&both, Sound { who: None, levels: &levels });
+        assert_eq!(segments[0].flags, [Flag::NonSpeech]);
+        let evidence = segments[0].evidence.unwrap();
+        assert_eq!((evidence.speech, evidence.level_dbfs), (None, Some(-80.0)));
+        assert!(segments[1].flags.is_empty() && segments[1].evidence.is_none());
+    }
+
+    #[test]
+    fn the_evidence_against_words_is_how_probable_speech_was_there() {
+        let mut who = who(&[turn(0.0, 2.0, 0)], &[(5.0, 6.0)]);
+        who.speech.push(0.0, [vec![51; 40], vec![255; 40]].concat());
+        let segments = super::label(&[spoken(&[(0.0, 1.2)])], Sound { who: Some(&who), levels: &Track::new(0.1) });
+        assert_eq!(segments[0].evidence.unwrap().speech, Some(0.2));
+    }
+
+    /// Python's `len(text) / len(zlib.compress(text))`, which Whisper goes by.
+    #[test]
+    fn text_compresses_as_it_does_for_whisper() {
+        let of = |text: &str| compression_ratio(text);
+        let again = of(&"so I went home, ".repeat(12));
+        assert!((again - 7.111).abs() < 0.6, "{again}");
+        assert!((of("Peter and my sister cried four weeks ago.") - 0.891).abs() < 0.05);
+        assert!(of("").abs() < 1e-9);
     }
 }

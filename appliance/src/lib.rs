@@ -24,6 +24,7 @@ pub mod replay;
 pub mod sessions;
 pub mod speech;
 pub mod spool;
+pub mod track;
 pub mod verdict;
 pub mod vitals;
 pub mod voicing;

@@ -60,6 +60,12 @@ pub struct Voiced {
     pub pieces: Vec<Piece>,
     /// One after the other, 32-bit floats in base64.
     vectors: String,
+    /// Where the window begins; seconds.
+    #[serde(default)]
+    pub start: f64,
+    /// The probability of speech in each frame of the voice activity detector, in 255ths, in base64.
+    #[serde(default)]
+    probabilities: String,
     /// What the segmentation network says, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chunked: Option<Chunked>,
@@ -105,6 +111,12 @@ fn as_text(vectors: &[Vec<f32>]) -> String {
 }
 
 impl Voiced {
+    /// The probability of speech in each frame of the voice activity detector, in 255ths.
+    #[must_use]
+    pub fn probabilities(&self) -> Vec<u8> {
+        BASE64_STANDARD.decode(&self.probabilities).unwrap_or_default()
+    }
+
     /// The vector of each piece.
     #[must_use]
     pub fn vectors(&self) -> Vec<Vec<f32>> {
@@ -136,7 +148,9 @@ pub async fn hear(engine: &mut impl Voices, audio: WindowAudio<'_>, step: u64) -
     let offset = seconds(audio.start_sample);
     let window = audio.window();
     let VoiceModels { voice, segmentation } = engine.models().await?;
-    let mut regions = speech::regions(&engine.speech(window).await?, seconds(window.len() as u64));
+    let probabilities = engine.speech(window).await?;
+    let mut regions = speech::regions(&probabilities, seconds(window.len() as u64));
+    let bytes: Vec<u8> = probabilities.iter().map(|p| (p * 255.0).round() as u8).collect();
     let (mut pieces, vectors, chunked) = match segmentation {
         None => {
             let pieces = pieces(&regions, &Tuning::of(&voice));
@@ -153,7 +167,8 @@ pub async fn hear(engine: &mut impl Voices, audio: WindowAudio<'_>, step: u64) -
         piece.start += offset;
         piece.end += offset;
     }
-    Ok(Voiced { model: voice, regions, pieces, vectors, chunked })
+    let probabilities = BASE64_STANDARD.encode(bytes);
+    Ok(Voiced { model: voice, regions, pieces, vectors, start: offset, probabilities, chunked })
 }
 
 /// First samples of the chunks that end in a window, and of the one after them if the audio goes on behind their end.

@@ -1,10 +1,11 @@
 //! Who spoke when in a whole session, from what every window left.
 
-use crate::audio::seconds;
+use crate::audio::{SAMPLE_RATE_HZ, seconds};
 use crate::diarize::activity::{Activity, Chunk, Frames};
 use crate::diarize::global::{self, Bounds, Diarization, Embeddings, Threshold};
 use crate::diarize::{self, Piece, Tuning, Turn};
-use crate::engine::protocol::CHUNK;
+use crate::engine::protocol::{CHUNK, VAD_FRAME};
+use crate::track::Track;
 use crate::voicing::{HeardChunk, Voiced};
 
 /// How far off the threshold of centroids may be, as a share of it.
@@ -17,6 +18,8 @@ pub struct Who {
     pub models: Vec<String>,
     /// Where speech is.
     pub regions: Vec<(f64, f64)>,
+    /// How probable speech is, in 255ths.
+    pub speech: Track<u8>,
     /// Turns; they overlap where several spoke at once and a segmentation network heard it.
     pub turns: Vec<Turn>,
     /// Turns of one speaker at an instant, which words go to.
@@ -31,6 +34,7 @@ pub struct Who {
 pub struct Heard {
     way: Option<Way>,
     regions: Vec<(f64, f64)>,
+    speech: Vec<(f64, Vec<u8>)>,
     pieces: Vec<Piece>,
     vectors: Vec<Vec<f32>>,
     chunks: Vec<Chunk>,
@@ -57,6 +61,7 @@ impl Heard {
         }
         let first = self.regions.len();
         self.regions.extend_from_slice(&window.regions);
+        self.speech.push((window.start, window.probabilities()));
         self.pieces.extend(window.pieces.iter().map(|p| Piece { region: p.region + first, ..*p }));
         self.vectors.extend(window.vectors());
         if let Some(chunked) = &window.chunked {
@@ -96,7 +101,9 @@ impl Heard {
             }
         };
         let Diarization { turns, exclusive } = diarized;
-        Some(Who { models, regions: self.regions, turns, exclusive, maybe })
+        let mut speech = Track::new(VAD_FRAME as f64 / f64::from(SAMPLE_RATE_HZ));
+        self.speech.into_iter().for_each(|(start, probabilities)| speech.push(start, probabilities));
+        Some(Who { models, regions: self.regions, speech, turns, exclusive, maybe })
     }
 
     fn by_pieces(&self, model: &str, bounds: Bounds) -> (Diarization, Option<usize>) {

@@ -14,7 +14,7 @@ use shared::store::{Claim, StoreError};
 use shared::task::Task;
 use tracing::{Instrument as _, error, info, info_span, warn};
 
-use crate::audio::{samples_in, seconds};
+use crate::audio::{levels, samples_in, seconds};
 use crate::context::Context;
 use crate::engine::protocol::CHUNK;
 use crate::engine::{Phrase, Transcriber, Voices};
@@ -34,6 +34,9 @@ pub struct Transcribed {
     pub model: String,
     /// What was heard.
     pub phrases: Vec<Phrase>,
+    /// How loud each tenth of a second is; see [`levels`].
+    #[serde(default)]
+    pub levels: Vec<i8>,
 }
 
 /// Transcribes window after window, for ever.
@@ -57,7 +60,7 @@ pub async fn transcription_lane(context: Arc<Context>, engine: impl Transcriber)
         ladder.ended_with(rung, context.now().uptime);
         *context.transcriber.lock().unwrap_or_else(PoisonError::into_inner) = Some(heard.model.clone());
         let phrases = heard.phrases.into_iter().map(|p| p.shifted(offset)).collect();
-        Ok(Transcribed { model: heard.model, phrases })
+        Ok(Transcribed { model: heard.model, phrases, levels: levels(audio.window()) })
     })
     .await;
 }

@@ -201,6 +201,20 @@ pub struct Segment {
     pub words: Vec<Word>,
     /// What a reader should know.
     pub flags: Vec<Flag>,
+    /// Why it is flagged `non_speech` or `repetition`, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+}
+
+/// What speaks against a segment having been said.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Mean probability of speech, 0 to 1, by the voice activity detector; none where speakers were not told apart.
+    pub speech: Option<f64>,
+    /// The loudest tenth of a second, dB relative to full scale.
+    pub level_dbfs: Option<f64>,
+    /// How much smaller the text is compressed: above 2.4 it says the same again and again.
+    pub compression_ratio: f64,
 }
 
 /// Why nothing was heard for a while.
@@ -363,6 +377,7 @@ mod tests {
             model: "m".into(),
             words: vec![],
             flags: vec![],
+            evidence: None,
         };
         assert!(!format!("{segment:?}").contains("xylophone"));
     }
@@ -394,7 +409,8 @@ mod tests {
                 text: Said("w".into()),
                 model: "m".into(),
                 words: vec![Word { start: 0.0, end: 1.0, text: Said("w".into()), probability: 0.5 }],
-                flags: vec![Flag::BlindCut],
+                flags: vec![Flag::NonSpeech, Flag::BlindCut],
+                evidence: Some(Evidence { speech: Some(0.1), level_dbfs: Some(-62.0), compression_ratio: 0.8 }),
             }],
             gaps: vec![Gap { start: 1.0, end: 2.0, cause: GapCause::PowerLoss }],
             models: vec![Model { id: "m".into(), role: "voice".into(), file: "m.bin".into(), sha256: "0".repeat(64) }],

@@ -282,6 +282,7 @@ fn record(session: &str, now: WallTime) -> Record {
             model: "m".into(),
             words: vec![],
             flags: vec![],
+            evidence: None,
         }],
         gaps: vec![],
         models: vec![],

@@ -75,6 +75,7 @@ pub fn record(session: &str, revision: u32) -> Record {
         model: "m".into(),
         words: vec![],
         flags: vec![],
+        evidence: None,
     };
     let speaker = |label: &str| Speaker { label: label.into(), role: None, seconds: 2.0 };
     Record {
