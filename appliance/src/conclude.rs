@@ -22,7 +22,7 @@ use crate::context::Context;
 use crate::diarize::global::Bounds;
 use crate::diarize::{self, Turn};
 use crate::label::{Sound, Spoken, label, speaker_label};
-use crate::models::{LOCK, Role};
+use crate::models::{InstalledPlda, LOCK, Models, Role};
 use crate::spool::SpoolReader;
 use crate::track::Track;
 use crate::verdict::{Ended, Loss, Verdict, decide};
@@ -138,7 +138,8 @@ pub fn conclude(context: &Context, session: &SessionRow) -> Result<(), ConcludeE
             Ok(())
         }
         Verdict::Diarized => {
-            let who = heard.who(Bounds::of(&context.settings.session, session.speakers));
+            let plda = plda(&context.engines.models(), &heard);
+            let who = heard.who(Bounds::of(&context.settings.session, session.speakers), plda.as_ref());
             keep(context, session, &transcription, who.as_ref(), DiarizationStatus::Ok, None, true)
         }
         Verdict::Undiarized(loss) => {
@@ -352,14 +353,25 @@ fn heard(store: &Store, session: &str) -> Result<(Vec<DiarizationRow>, Heard), S
     Ok((rows, heard))
 }
 
+/// The PLDA that a session's voices fit. One that is damaged, which `doctor` finds too, costs no session its speakers.
+fn plda(models: &Models, heard: &Heard) -> Option<InstalledPlda> {
+    let read = models.read_plda(heard.clustered_voice()?);
+    read.unwrap_or_else(|why| {
+        error!(error = %report(&why), "The PLDA cannot be used; speakers are told apart without it.");
+        None
+    })
+}
+
 /// Who spoke when, from what the store still holds of a session's voices; empty where it holds nothing. There are as many
-/// speakers as in the record, whatever the site has set since.
+/// speakers as in the record, told apart by the same models, whatever the site has set and installed since.
 ///
 /// # Errors
 /// [`StoreError`].
-pub fn turns(store: &Store, record: &Record) -> Result<Vec<Turn>, StoreError> {
+pub fn turns(store: &Store, models: &Models, record: &Record) -> Result<Vec<Turn>, StoreError> {
     let (_, heard) = heard(store, &record.session_id)?;
-    Ok(heard.who(Bounds::exactly(record.speakers.len())).map(|who| who.turns).unwrap_or_default())
+    let with_plda = record.models.iter().any(|model| model.role == Role::Plda.name());
+    let plda = if with_plda { plda(models, &heard) } else { None };
+    Ok(heard.who(Bounds::exactly(record.speakers.len()), plda.as_ref()).map(|who| who.turns).unwrap_or_default())
 }
 
 fn speaker_count(speakers: &[Speaker], who: Option<&Who>) -> SpeakerCount {

@@ -54,7 +54,7 @@ impl Vitals for System {
     fn models(&self, task: Task) -> Option<Ailment> {
         let roles: &[Role] = match task {
             Task::Transcription => &[Role::Transcriber],
-            Task::Diarization => &[Role::Vad, Role::Voice, Role::Segmentation],
+            Task::Diarization => &[Role::Vad, Role::Voice, Role::Segmentation, Role::Plda],
         };
         roles.iter().find_map(|role| match self.models.used(*role) {
             Err(EngineFault::ModelUnusable { model, problem, remedy }) => {

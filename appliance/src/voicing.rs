@@ -133,7 +133,8 @@ impl HeardChunk {
         let mut embeddings: Embeddings = Default::default();
         for (speaker, embedding) in embeddings.iter_mut().enumerate() {
             if self.heard >> speaker & 1 == 1 {
-                *embedding = found.next();
+                // What is no number is like nothing, and would be unlike everything.
+                *embedding = found.next().filter(|vector: &Vec<f32>| vector.iter().all(|x| x.is_finite()));
             }
         }
         (Chunk { start: seconds(self.start_sample), frames }, embeddings)

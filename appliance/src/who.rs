@@ -3,8 +3,10 @@
 use crate::audio::{SAMPLE_RATE_HZ, seconds};
 use crate::diarize::activity::{Activity, Chunk, Frames};
 use crate::diarize::global::{self, Bounds, Diarization, Embeddings, Threshold};
+use crate::diarize::plda::Plda;
 use crate::diarize::{self, Piece, Tuning, Turn};
 use crate::engine::protocol::{CHUNK, VAD_FRAME};
+use crate::models::InstalledPlda;
 use crate::track::Track;
 use crate::voicing::{HeardChunk, Voiced};
 
@@ -14,7 +16,7 @@ const DOUBT: f64 = 0.1;
 /// See the top of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Who {
-    /// Ids of the models that told speakers apart: the encoder, and the segmentation network where one was used.
+    /// Ids of the models that told speakers apart: the encoder, and the segmentation network and PLDA where they were used.
     pub models: Vec<String>,
     /// Where speech is.
     pub regions: Vec<(f64, f64)>,
@@ -79,25 +81,33 @@ impl Heard {
 
     /// Takes the chunk behind the last window if that, which ends at the sample given to `counts`, is the last of its run.
     fn take_tail(&mut self, counts: impl Fn(u64) -> bool) {
-        if let Some((end, Some(tail))) = self.last.take() {
-            if counts(end) {
-                self.take(&tail);
-            }
-            self.last = Some((end, None));
+        let Some((end, tail)) = &mut self.last else { return };
+        let (end, tail) = (*end, tail.take());
+        if let Some(tail) = tail.filter(|_| counts(end)) {
+            self.take(&tail);
         }
     }
 
-    /// Clusters every voice of the session at once. `None` if there are no diarized windows.
+    /// The voice model, where a segmentation network was used beside it: what a PLDA has to fit.
     #[must_use]
-    pub fn who(mut self, bounds: Bounds) -> Option<Who> {
+    pub fn clustered_voice(&self) -> Option<&str> {
+        self.way.as_ref().filter(|way| way.chunked.is_some()).map(|way| way.voice.as_str())
+    }
+
+    /// Clusters every voice of the session at once; `plda` is that of [`Heard::clustered_voice`], if it has one. `None` if
+    /// there are no diarized windows.
+    #[must_use]
+    pub fn who(mut self, bounds: Bounds, plda: Option<&InstalledPlda>) -> Option<Who> {
         let way = self.way.clone()?;
         let mut models = vec![way.voice.clone()];
         let (diarized, maybe) = match way.chunked {
             None => self.by_pieces(&way.voice, bounds),
             Some((model, step)) => {
                 models.push(model);
+                models.extend(plda.iter().flat_map(|plda| plda.ids.iter().cloned()));
                 self.take_tail(|_| true);
-                self.by_chunks(Threshold::of(&way.voice, seconds(step)), bounds)
+                let plda = plda.map(|installed| &installed.plda);
+                self.by_chunks(Threshold::of(&way.voice, seconds(step)).beside(plda), bounds, plda)
             }
         };
         let Diarization { turns, exclusive } = diarized;
@@ -117,10 +127,11 @@ impl Heard {
         (Diarization { exclusive: turns.clone(), turns }, maybe)
     }
 
-    fn by_chunks(&self, threshold: Threshold, bounds: Bounds) -> (Diarization, Option<usize>) {
+    fn by_chunks(&self, threshold: Threshold, bounds: Bounds, plda: Option<&Plda>) -> (Diarization, Option<usize>) {
         let (chunks, embeddings) = (&self.chunks, &self.embeddings);
         let activity = Activity { chunks, duration: seconds(CHUNK as u64), grid: Frames::SEGMENTATION };
-        let speakers = |distance| global::speakers(&activity, embeddings, Threshold { distance, ..threshold }, bounds);
+        let speakers =
+            |distance| global::speakers_with(plda, &activity, embeddings, Threshold { distance, ..threshold }, bounds);
         let known = speakers(threshold.distance);
         let nearby = [threshold.distance * (1.0 - DOUBT), threshold.distance * (1.0 + DOUBT)];
         let maybe = other(known.centroids.len(), nearby.map(|distance| speakers(distance).centroids.len()), bounds);
@@ -138,4 +149,74 @@ impl Heard {
 /// The first number of speakers that is another than `found` and may be.
 fn other(found: usize, counts: [usize; 2], bounds: Bounds) -> Option<usize> {
     counts.into_iter().find(|count| *count != found && bounds.allow(*count))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use shared::error::EngineFault;
+
+    use super::*;
+    use crate::diarize::powerset::Set;
+    use crate::engine::{VoiceModels, Voices};
+    use crate::voicing::{WindowAudio, hear};
+
+    /// One speaker in every chunk, whose voice is the next of these.
+    struct InTurn {
+        voices: Vec<Vec<f32>>,
+        segmentation: Option<String>,
+        next: usize,
+    }
+
+    impl Voices for InTurn {
+        async fn models(&mut self) -> Result<VoiceModels, EngineFault> {
+            Ok(VoiceModels { voice: "v".into(), segmentation: self.segmentation.clone() })
+        }
+
+        async fn speech(&mut self, pcm: &[i16]) -> Result<Vec<f32>, EngineFault> {
+            Ok(vec![1.0; pcm.len() / VAD_FRAME])
+        }
+
+        async fn segment(&mut self, _: &[i16], starts: &[usize]) -> Result<Vec<Vec<Set>>, EngineFault> {
+            Ok(vec![vec![1; 589]; starts.len()])
+        }
+
+        async fn embed(&mut self, _: &[i16], pieces: &[Vec<Range<usize>>]) -> Result<Vec<Vec<f32>>, EngineFault> {
+            let from = self.next;
+            self.next += pieces.len();
+            Ok((from..self.next).map(|n| self.voices[n % self.voices.len()].clone()).collect())
+        }
+    }
+
+    async fn heard(voices: &[Vec<f32>], segmentation: Option<&str>) -> Heard {
+        let mut engine = InTurn { voices: voices.to_vec(), segmentation: segmentation.map(str::to_owned), next: 0 };
+        let pcm = vec![0; 60 * SAMPLE_RATE_HZ as usize];
+        let mut heard = Heard::default();
+        let audio = WindowAudio { pcm: &pcm, lead: 0, start_sample: 0 };
+        heard.add(&hear(&mut engine, audio, u64::from(SAMPLE_RATE_HZ)).await.unwrap());
+        heard
+    }
+
+    #[tokio::test]
+    async fn a_plda_tells_the_speakers_of_chunks_apart_and_is_named() {
+        let (plda, voices, _) = crate::diarize::plda::tests::fixture();
+        let installed = InstalledPlda { plda, ids: vec!["transform".into(), "plda".into()] };
+        let chunked = heard(&voices, Some("s")).await;
+        assert_eq!(chunked.clustered_voice(), Some("v"));
+        let who = chunked.who(Bounds::default(), Some(&installed)).unwrap();
+        assert_eq!(who.models, ["v", "s", "transform", "plda"]);
+        assert!(!who.turns.is_empty());
+        let alone = heard(&voices, Some("s")).await.who(Bounds::default(), None).unwrap();
+        assert_eq!(alone.models, ["v", "s"]);
+        let pieces = heard(&voices, None).await;
+        assert_eq!(pieces.clustered_voice(), None, "pieces are clustered without one");
+    }
+
+    #[tokio::test]
+    async fn a_voice_that_is_no_number_is_nobodys_and_spoils_no_other() {
+        let voices = [vec![1.0, 0.0], vec![f32::NAN, 1.0], vec![0.9, 0.1]];
+        let who = heard(&voices, Some("s")).await.who(Bounds::default(), None).unwrap();
+        assert_eq!(diarize::speakers(&who.turns), 1);
+    }
 }

@@ -9,15 +9,15 @@ use std::path::{Path, PathBuf};
 use appliance::diarize::Turn;
 use appliance::diarize::activity::{Activity, Chunk, Frames, LOCAL};
 use appliance::diarize::global::{
-    Bounds, Clusters, Embeddings, Speakers, Threshold, agglomerate, assign, heard_well, reconstruct, refine,
+    Bounds, Clusters, Embeddings, REFINED, Speakers, Threshold, agglomerate, assign, heard_well, reconstruct, refine,
 };
 use appliance::diarize::hierarchy::{Hierarchy, renumbered};
 use appliance::diarize::powerset::{Powerset, Set};
 use appliance::diarize::vbx::{Scaling, vbx};
 
-/// `pipeline_params.json`.
-const THRESHOLD: f64 = 0.6;
-const SCALING: Scaling = Scaling { acoustic: 0.07, speaker: 0.8 };
+/// As in `pipeline_params.json`.
+const THRESHOLD: f64 = REFINED.0;
+const SCALING: Scaling = REFINED.1;
 /// Of pyannote 3.1, whose clustering is agglomerative alone.
 const ALONE: Threshold = Threshold { distance: 0.704_565_4, minimum: 12 };
 
@@ -201,6 +201,9 @@ fn stage_by_stage_the_first_recording_is_diarized_as_theirs() {
     let weights = load(&folder, "pipeline_vbx_pi.npy").0;
     assert!(found.weights.iter().zip(&weights).all(|(a, b)| (a - b).abs() < 1e-4));
 
+    let parameters = std::fs::read_to_string(folder.join("pipeline_params.json")).unwrap();
+    let theirs = format!("'threshold': {THRESHOLD}, 'Fa': {}, 'Fb': {}", SCALING.acoustic, SCALING.speaker);
+    assert!(parameters.contains(&theirs), "{parameters}");
     let speakers = refine(&vectors, &features, &phi, THRESHOLD, SCALING, Bounds::default());
     let clusters = assign(&activity, &voices, &speakers);
     let (theirs, _) = load(&folder, "pipeline_hard_clusters.npy");

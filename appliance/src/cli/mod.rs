@@ -26,6 +26,7 @@ use crate::context::StartError;
 use crate::daemon::DaemonError;
 use crate::engine::serve::{EngineCommand, serve};
 use crate::export::{Format, export};
+use crate::models::Models;
 
 /// What a command ends with; see the README's *Exit codes*.
 pub mod code {
@@ -312,7 +313,7 @@ fn print_export(root: &Root, session: &str, format: Format) -> Answer {
     let json = json.ok_or_else(|| Failed::new(code::FAILED, "there is no record of this session on this box"))?;
     let unreadable = |_| Failed::new(code::FAILED, "the stored record of this session cannot be read");
     let record: Record = serde_json::from_slice(&json).map_err(unreadable)?;
-    let turns = crate::conclude::turns(&store, &record).map_err(|why| Failed::because(&why))?;
+    let turns = crate::conclude::turns(&store, &Models::new(root), &record).map_err(|why| Failed::because(&why))?;
     say(export(&record, &turns, format).trim_end_matches('\n'));
     Ok(code::DONE)
 }

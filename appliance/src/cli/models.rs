@@ -89,8 +89,11 @@ fn list(models: &Models, json: bool) -> u8 {
 }
 
 fn verify(models: &Models, json: bool) -> u8 {
-    let used = |role| models.used(role).transpose().map(|result| (role, result));
-    let results: Vec<(Role, Result<_, _>)> = Role::ALL.into_iter().filter_map(used).collect();
+    let used = |role| match models.used(role) {
+        Ok(files) => files.into_iter().map(|file| (role, Ok(file))).collect(),
+        Err(why) => vec![(role, Err(why))],
+    };
+    let results: Vec<(Role, Result<_, _>)> = Role::ALL.into_iter().flat_map(used).collect();
     let is_sound = results.iter().all(|(_, result)| result.is_ok());
     for (role, result) in &results {
         let line = match result {

@@ -12,6 +12,7 @@ use shared::store::SpeakerHint;
 use super::Turn;
 use super::activity::{Activity, Frames, LOCAL, exclusive};
 use super::hierarchy::{Hierarchy, renumbered, sizes};
+use super::plda::Plda;
 use super::similarity::{centroids, dot, largest, unit};
 use super::vbx::{Posterior, Scaling, vbx};
 
@@ -19,6 +20,9 @@ use super::vbx::{Posterior, Scaling, vbx};
 const ALONE: f64 = 0.2;
 /// A speaker whose weight is below this has vanished.
 const VANISHED: f64 = 1e-7;
+/// Distance at which agglomeration leaves the rest to VBx, and the scaling of that: pyannote community-1's, tuned for the
+/// embeddings of its PLDA and chunks a second apart.
+pub const REFINED: (f64, Scaling) = (0.6, Scaling { acoustic: 0.07, speaker: 0.8 });
 /// No session has more speakers.
 const MOST: usize = 20;
 /// Voices that are clustered; of more, one in so many is taken, and the rest are assigned. Every pair of them takes four
@@ -93,6 +97,12 @@ impl Threshold {
             _ => 0.704_565_496_394_579_9,
         };
         Self { distance, minimum: (12.0 / step.max(0.1)).round().max(1.0) as usize }
+    }
+
+    /// The same, but where there is a PLDA the distance at which agglomeration leaves the rest to VBx.
+    #[must_use]
+    pub fn beside(self, plda: Option<&Plda>) -> Self {
+        Self { distance: if plda.is_some() { REFINED.0 } else { self.distance }, ..self }
     }
 }
 
@@ -299,10 +309,27 @@ fn turns(sets: &[u64], speakers: usize, grid: Frames) -> Vec<Turn> {
 /// The speakers of a session, without a PLDA.
 #[must_use]
 pub fn speakers(activity: &Activity<'_>, embeddings: &[Embeddings], threshold: Threshold, bounds: Bounds) -> Speakers {
+    speakers_with(None, activity, embeddings, threshold, bounds)
+}
+
+/// The speakers of a session: by VBx where there is a PLDA that takes these embeddings and at least two voices are heard
+/// well, and by agglomeration alone otherwise. See [`Threshold::beside`].
+#[must_use]
+pub fn speakers_with(
+    plda: Option<&Plda>,
+    activity: &Activity<'_>,
+    embeddings: &[Embeddings],
+    threshold: Threshold,
+    bounds: Bounds,
+) -> Speakers {
     let heard = heard_well(activity, embeddings);
     let stride = heard.len().div_ceil(TRAINED).max(1);
     let voice = |(chunk, speaker): &(usize, usize)| embeddings[*chunk][*speaker].as_deref();
     let mut vectors: Vec<&[f32]> = heard.iter().step_by(stride).filter_map(voice).collect();
+    let fits = |plda: &&Plda| vectors.len() > 1 && vectors.iter().all(|vector| vector.len() == plda.dimension());
+    if let Some(plda) = plda.filter(fits) {
+        return refine(&vectors, &plda.features(&vectors), plda.phi(), threshold.distance, REFINED.1, bounds);
+    }
     if vectors.is_empty() {
         // Nobody is heard well: whoever is heard at all must do.
         vectors = embeddings.iter().flatten().filter_map(Option::as_deref).step_by(stride).take(TRAINED).collect();
@@ -318,6 +345,7 @@ pub fn diarize(activity: &Activity<'_>, embeddings: &[Embeddings], speakers: &Sp
 
 #[cfg(test)]
 mod tests {
+    use super::super::activity::Chunk;
     use super::*;
 
     fn rows(likeness: &[&[f64]]) -> Vec<(usize, Vec<f64>)> {
@@ -347,6 +375,24 @@ mod tests {
         for bad in ["0", "3-2", "-", "21", "two", "2-x", "--2"] {
             assert!(bad.parse::<SpeakerHint>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_plda_decides_where_it_takes_the_embeddings() {
+        let (plda, voices, _) = crate::diarize::plda::tests::fixture();
+        let chunks: Vec<Chunk> = (0..60).map(|n| Chunk { start: f64::from(n), frames: vec![1; 589] }).collect();
+        let activity = Activity { chunks: &chunks, duration: 10.0, grid: Frames::SEGMENTATION };
+        let told = |plda: Option<&Plda>, heard: &[Vec<f32>]| {
+            let of = |n: usize| [Some(heard[n % heard.len()].clone()), None, None];
+            let embeddings: Vec<Embeddings> = (0..60).map(of).collect();
+            let threshold = Threshold::of("", 1.0).beside(plda);
+            let found = speakers_with(plda, &activity, &embeddings, threshold, Bounds::default());
+            (found.distinct, found.centroids.len())
+        };
+        assert_eq!(told(Some(&plda), &voices), (true, 2));
+        assert_eq!(told(None, &voices), (false, 2));
+        let shorter: Vec<Vec<f32>> = voices.iter().map(|voice| voice[..15].to_vec()).collect();
+        assert_eq!(told(Some(&plda), &shorter), (false, 2));
     }
 
     #[test]

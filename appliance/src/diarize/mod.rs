@@ -5,6 +5,8 @@ pub mod cluster;
 pub mod global;
 pub mod hierarchy;
 mod means;
+pub mod npz;
+pub mod plda;
 pub mod powerset;
 mod similarity;
 pub mod turns;

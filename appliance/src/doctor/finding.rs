@@ -227,7 +227,7 @@ impl Finding {
             | Self::DaemonDeaf => Severity::Error,
             Self::ModelUnusable(model) => match model.role {
                 Role::Transcriber => without(Task::Transcription),
-                Role::Vad | Role::Voice | Role::Segmentation => without(Task::Diarization),
+                Role::Vad | Role::Voice | Role::Segmentation | Role::Plda => without(Task::Diarization),
             },
             // Half open, it is on its way: somebody may only have to wait for the next session.
             Self::BreakerStuckOpen(open) => match (open.service, open.view.state) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Entry, Models, Role, ranked, sha256_of};
+use super::{Entry, Models, Role, sha256_of, whole};
 
 /// How long a source may take to answer at all.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -37,9 +37,13 @@ impl Plan {
         Role::ALL.into_iter().filter(|role| self.roles.is_empty() || self.roles.contains(role))
     }
 
-    /// A demonstration of what a box can do without is worse than doing without, unless somebody asks for it.
-    fn wants(&self, entry: &Entry) -> bool {
-        entry.role.is_required() || !entry.demo || self.all || self.roles.contains(&entry.role)
+    /// A demonstration of what a box can do without is worse than doing without, and what belongs to another voice model
+    /// than the one installed is of no use, unless somebody asks for it.
+    fn wants(&self, models: &Models, entry: &Entry) -> bool {
+        let is_asked_for = self.all || self.roles.contains(&entry.role);
+        let suits = |voice: &String| models.best(Role::Voice).is_ok_and(|best| best.entry.id == *voice);
+        let is_of_use = || !entry.demo && entry.voice.as_ref().is_none_or(suits);
+        entry.role.is_required() || is_asked_for || is_of_use()
     }
 }
 
@@ -59,7 +63,7 @@ pub struct Outcome {
 /// What a caller shows while bytes come in: the file, bytes so far, bytes in all if known.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, Option<u64>);
 
-/// Fills every role as well as `plan` allows.
+/// Fills every role as well as `plan` allows: the voice models before what belongs to them.
 ///
 /// # Errors
 /// Only if the folder itself cannot be made.
@@ -70,14 +74,9 @@ pub fn fetch(models: &Models, plan: &Plan, progress: Progress<'_>) -> io::Result
 
 fn fetch_role(models: &Models, plan: &Plan, role: Role, progress: Progress<'_>) -> Outcome {
     let mut outcome = Outcome { role, model: None, from: None, tried: Vec::new() };
-    for entry in ranked(role).filter(|entry| plan.wants(entry)) {
-        let got = if models.check(entry).is_ok() {
-            Some("present".to_owned())
-        } else {
-            fetch_one(models, plan, entry, &mut outcome.tried, progress)
-        };
-        if let Some(from) = got {
-            outcome.model.get_or_insert_with(|| entry.id.clone());
+    for files in whole(role).into_iter().filter(|files| plan.wants(models, files[0])) {
+        if let Some(from) = fetch_whole(models, plan, &files, &mut outcome.tried, progress) {
+            outcome.model.get_or_insert_with(|| files[0].id.clone());
             outcome.from.get_or_insert(from);
             if !plan.all {
                 break;
@@ -85,6 +84,31 @@ fn fetch_role(models: &Models, plan: &Plan, role: Role, progress: Progress<'_>) 
         }
     }
     outcome
+}
+
+/// Every file of one model, or none: what came of a model that cannot be had whole goes again.
+fn fetch_whole(
+    models: &Models,
+    plan: &Plan,
+    files: &[&'static Entry],
+    tried: &mut Vec<String>,
+    progress: Progress<'_>,
+) -> Option<String> {
+    let (mut from, mut came) = (Vec::new(), Vec::new());
+    for entry in files {
+        if models.check(entry).is_ok() {
+            continue;
+        }
+        match fetch_one(models, plan, entry, tried, progress) {
+            Some(source) => from.push(source),
+            None => {
+                came.iter().for_each(|path: &PathBuf| drop(fs::remove_file(path)));
+                return None;
+            }
+        }
+        came.push(models.folder().join(&entry.file));
+    }
+    Some(if from.is_empty() { "present".to_owned() } else { from.join(", ") })
 }
 
 fn fetch_one(
@@ -219,6 +243,7 @@ fn continue_download(
 
 #[cfg(test)]
 mod tests {
+    use super::super::ranked;
     use super::*;
     use shared::paths::Root;
     use std::net::TcpListener;
@@ -306,5 +331,44 @@ mod tests {
         let outcomes = fetch(&models, &plan, &mut |_, _, _| ()).unwrap();
         assert!(outcomes.iter().all(|o| o.model.is_none()));
         assert!(outcomes[1].tried[0].contains("silero_vad.onnx") && outcomes[1].tried[0].contains("checksum"));
+    }
+
+    #[test]
+    fn half_a_model_is_none() {
+        let (_folder, models) = models();
+        let from = tempfile::tempdir().unwrap();
+        let pair: Vec<&'static Entry> = ["one.npz", "two.npz"]
+            .map(|file| -> &'static Entry {
+                let entry = Entry { file: file.into(), ..entry(file.as_bytes(), None).clone() };
+                Box::leak(Box::new(entry))
+            })
+            .to_vec();
+        let plan = Plan { from: vec![from.path().into()], ..Plan::default() };
+        let fetched = || fetch_whole(&models, &plan, &pair, &mut Vec::new(), &mut |_, _, _| ());
+        fs::write(from.path().join("one.npz"), "one.npz").unwrap();
+        assert_eq!(fetched(), None);
+        assert_eq!(fs::read_dir(models.folder()).unwrap().count(), 0);
+        fs::write(from.path().join("two.npz"), "two.npz").unwrap();
+        assert!(fetched().is_some_and(|from| from.contains("one.npz, ") && from.ends_with("two.npz")));
+        assert_eq!(fetched().as_deref(), Some("present"));
+    }
+
+    #[test]
+    fn a_plda_is_wanted_beside_the_voice_model_it_belongs_to_or_if_somebody_asks() {
+        let (_folder, models) = models();
+        let plda = whole(Role::Plda)[0][0];
+        let wants = |plan: &Plan| plan.wants(&models, plda);
+        assert!(!wants(&Plan::default()), "there is no voice model");
+        assert!(wants(&Plan { roles: vec![Role::Plda], ..Plan::default() }));
+        assert!(wants(&Plan { all: true, ..Plan::default() }));
+        let put = |id: &str| {
+            let voice = ranked(Role::Voice).find(|entry| entry.id == id).unwrap();
+            fs::write(models.folder().join(&voice.file), id).unwrap();
+            store_pin(models.folder(), &voice.file, &shared::seal::sha256(id.as_bytes())).unwrap();
+        };
+        put("3dspeaker-campplus");
+        assert!(!wants(&Plan::default()), "it belongs to another");
+        put("wespeaker-resnet34-lm");
+        assert!(wants(&Plan::default()));
     }
 }

@@ -4,6 +4,9 @@
 //! file is damaged it is an error that names it, not a silent step down.
 
 pub mod fetch;
+mod plda;
+
+pub use plda::InstalledPlda;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -29,6 +32,18 @@ pub enum Role {
     Voice,
     /// Who of a few speakers speaks when, overlaps included: pyannote's segmentation 3.0, ONNX. A box can do without.
     Segmentation,
+    /// What of a voice counts, for VBx: a PLDA in two files, trained on what one voice model gives. A box can do without.
+    Plda,
+}
+
+/// Which of the two files of a PLDA: both are needed, and belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// From embeddings to what the PLDA takes: `xvec_transform.npz`.
+    Transform,
+    /// The PLDA itself: `plda.npz`.
+    Distribution,
 }
 
 /// What a speaker encoder takes.
@@ -58,14 +73,14 @@ impl VoiceInput {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 4] = [Self::Transcriber, Self::Vad, Self::Voice, Self::Segmentation];
+    pub const ALL: [Self; 5] = [Self::Transcriber, Self::Vad, Self::Voice, Self::Segmentation, Self::Plda];
 
     /// Whether a box needs it filled.
     #[must_use]
     pub fn is_required(self) -> bool {
         match self {
             Self::Transcriber | Self::Vad | Self::Voice => true,
-            Self::Segmentation => false,
+            Self::Segmentation | Self::Plda => false,
         }
     }
 
@@ -77,6 +92,7 @@ impl Role {
             Self::Vad => "vad",
             Self::Voice => "voice",
             Self::Segmentation => "segmentation",
+            Self::Plda => "plda",
         }
     }
 }
@@ -114,6 +130,12 @@ pub struct Entry {
     /// What a voice model takes.
     #[serde(default)]
     pub input: VoiceInput,
+    /// The id of the voice model that a PLDA was trained on: beside another it is of no use.
+    #[serde(default)]
+    pub voice: Option<String>,
+    /// Which file of a PLDA it is.
+    #[serde(default)]
+    pub part: Option<Part>,
 }
 
 #[derive(Deserialize)]
@@ -133,6 +155,20 @@ pub static LOCK: LazyLock<Vec<Entry>> = LazyLock::new(|| {
 /// The entries of one role, best first.
 pub fn ranked(role: Role) -> impl Iterator<Item = &'static Entry> {
     LOCK.iter().filter(move |m| m.role == role)
+}
+
+/// The models of one role, best first, each as the files it consists of: one, but two of a PLDA.
+#[must_use]
+pub fn whole(role: Role) -> Vec<Vec<&'static Entry>> {
+    let mut models: Vec<Vec<&'static Entry>> = Vec::new();
+    for entry in ranked(role) {
+        let is_of = |files: &&mut Vec<&'static Entry>| entry.part.is_some() && files[0].voice == entry.voice;
+        match models.iter_mut().find(is_of) {
+            Some(files) => files.push(entry),
+            None => models.push(vec![entry]),
+        }
+    }
+    models
 }
 
 /// A model that is in the folder and is what it should be.
@@ -169,7 +205,9 @@ impl Models {
         &self.folder
     }
 
-    fn unusable(&self, role: Role, model: &str, problem: &str) -> EngineFault {
+    /// What to say of a model that cannot be used: which, what is wrong with it, and the command that mends it.
+    #[must_use]
+    pub fn unusable(&self, role: Role, model: &str, problem: &str) -> EngineFault {
         // One that a box can do without may be a demonstration, which only its role fetches.
         let role = if role.is_required() { String::new() } else { format!(" --role {}", role.name()) };
         let remedy = format!("roomscribe models fetch --root {}{role}", self.root.display());
@@ -227,15 +265,39 @@ impl Models {
         usable.map(|entry| self.check(entry)).transpose()
     }
 
-    /// The model that is used for `role`: `None` only where a box can do without and does.
+    /// The PLDA that was trained on a voice model, if one is present: `xvec_transform.npz` and `plda.npz`, as
+    /// [`Plda::read`](crate::diarize::plda::Plda::read) takes them.
+    ///
+    /// # Errors
+    /// As [`Models::best`]; also where one of the two files is present and the other is not.
+    pub fn plda(&self, voice: &Entry) -> Result<Option<(Installed, Installed)>, EngineFault> {
+        let part = |part| ranked(Role::Plda).find(|e| e.voice.as_ref() == Some(&voice.id) && e.part == Some(part));
+        let (Some(transform), Some(plda)) = (part(Part::Transform), part(Part::Distribution)) else { return Ok(None) };
+        let (absent, present): (Vec<&Entry>, Vec<&Entry>) =
+            [transform, plda].into_iter().partition(|entry| !self.folder.join(&entry.file).exists());
+        match absent.first() {
+            Some(_) if present.is_empty() => Ok(None),
+            Some(entry) => Err(self.unusable(Role::Plda, &entry.file, "is missing")),
+            None => Ok(Some((self.check(transform)?, self.check(plda)?))),
+        }
+    }
+
+    /// The files of the model that is used for `role`: none only where a box can do without and does.
     ///
     /// # Errors
     /// As [`Models::best`].
-    pub fn used(&self, role: Role) -> Result<Option<Installed>, EngineFault> {
+    pub fn used(&self, role: Role) -> Result<Vec<Installed>, EngineFault> {
+        // Without a voice model, which is told of for itself, there is nothing to use these with.
+        let beside = || self.best(Role::Voice).ok().map(|voice| voice.entry);
+        let one = |model: Option<Installed>| model.into_iter().collect();
         match role {
-            Role::Transcriber | Role::Vad | Role::Voice => self.best(role).map(Some),
-            // Without a voice model, which is told of for itself, there is nothing to use it with.
-            Role::Segmentation => self.best(Role::Voice).map_or(Ok(None), |voice| self.segmentation(voice.entry)),
+            Role::Transcriber | Role::Vad | Role::Voice => self.best(role).map(|model| vec![model]),
+            Role::Segmentation => beside().map_or(Ok(None), |voice| self.segmentation(voice)).map(one),
+            // Nor without a segmentation network: VBx takes the speakers of its chunks.
+            Role::Plda => match beside().filter(|voice| matches!(self.segmentation(voice), Ok(Some(_)))) {
+                Some(voice) => Ok(self.plda(voice)?.map_or(Vec::new(), |(transform, plda)| vec![transform, plda])),
+                None => Ok(Vec::new()),
+            },
         }
     }
 
@@ -298,6 +360,13 @@ mod tests {
             assert!(!entry.sources.is_empty() || entry.demo || entry.id == "ge2e", "{} has no source", entry.id);
             assert_eq!(entry.role == Role::Voice, entry.minimum_samples > 0, "{}", entry.id);
             assert!(entry.role == Role::Voice || entry.input == VoiceInput::Waveform, "{}", entry.id);
+            assert_eq!(entry.role == Role::Plda, entry.voice.is_some() && entry.part.is_some(), "{}", entry.id);
+        }
+        for files in whole(Role::Plda) {
+            let voice = files[0].voice.as_deref().unwrap();
+            assert!(ranked(Role::Voice).any(|entry| entry.id == voice), "{voice}");
+            assert_eq!(files.iter().filter(|entry| entry.part == Some(Part::Transform)).count(), 1, "{voice}");
+            assert_eq!((files.len(), files[0].rank), (2, files[1].rank), "{voice}");
         }
         for role in Role::ALL {
             assert!(ranked(role).next().is_some());
@@ -359,5 +428,31 @@ mod tests {
             panic!("a damaged one is no reason to do without");
         };
         assert!(remedy.ends_with(" --role segmentation"), "{remedy}");
+    }
+
+    #[test]
+    fn a_plda_is_two_files_beside_the_voice_model_it_was_trained_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        let models = Models::new(&root);
+        let voice = |id: &str| LOCK.iter().find(|entry| entry.id == id).unwrap();
+        let its_own = voice("wespeaker-resnet34-lm");
+        assert_eq!(models.plda(its_own), Ok(None), "a box can do without");
+        std::fs::create_dir_all(root.models()).unwrap();
+        for (present, missing) in [("plda.npz", "xvec_transform.npz"), ("xvec_transform.npz", "plda.npz")] {
+            std::fs::write(root.models().join(present), b"short").unwrap();
+            let half = models.plda(its_own).unwrap_err();
+            let EngineFault::ModelUnusable { model, problem, remedy } = half else { panic!("{half}") };
+            assert_eq!((model.as_str(), problem.as_str()), (missing, "is missing"));
+            assert!(remedy.ends_with(" --role plda"), "{remedy}");
+            assert_eq!(models.plda(voice("wespeaker-cam++")), Ok(None), "beside another it is of no use");
+            std::fs::remove_file(root.models().join(present)).unwrap();
+        }
+        std::fs::write(root.models().join("plda.npz"), b"short").unwrap();
+        std::fs::write(root.models().join("xvec_transform.npz"), b"short").unwrap();
+        let Err(EngineFault::ModelUnusable { problem, .. }) = models.plda(its_own) else {
+            panic!("a damaged one is no reason to do without");
+        };
+        assert_eq!(problem, "is truncated");
     }
 }

@@ -67,7 +67,7 @@ pub(super) fn model_unusable(found: &UnusableModel) -> Advice {
     let means = match found.role {
         Role::Transcriber => "No session can be transcribed",
         Role::Vad => "Recordings are cut blindly, and no session has speakers",
-        Role::Voice | Role::Segmentation => "No session has speakers",
+        Role::Voice | Role::Segmentation | Role::Plda => "No session has speakers",
     };
     Advice {
         symptom: format!("{means}: {} {}.", found.model, found.problem),
