@@ -121,7 +121,9 @@ impl Engines {
     /// How to start the transcriber.
     #[must_use]
     pub fn transcriber_spec(&self, model: &Installed) -> Spec {
-        let arguments = vec!["--model".into(), model.path.display().to_string(), "--threads".into(), self.threads()];
+        let mut arguments =
+            vec!["--model".into(), model.path.display().to_string(), "--threads".into(), self.threads()];
+        arguments.extend(["--alignment".into(), model.entry.alignment.name().into()]);
         self.spec("transcriber", arguments, self.limits.transcriber_memory_mib)
     }
 

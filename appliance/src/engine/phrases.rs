@@ -18,6 +18,8 @@ pub enum Token {
         bytes: Vec<u8>,
         /// What the decoder believed, 0 to 1.
         probability: f64,
+        /// Where it begins, seconds from the chunk's start, where attention says so.
+        at: Option<f64>,
     },
 }
 
@@ -61,36 +63,67 @@ pub fn read(tokens: &[Token], length: f64) -> Heard {
 
 /// A phrase from its tokens; nothing if they hold no word.
 fn phrase(tokens: &[&Token], start: f64, end: f64) -> Option<Phrase> {
-    let mut words: Vec<(Vec<u8>, Vec<f64>)> = Vec::new();
+    let mut words: Vec<Spelled> = Vec::new();
     for token in tokens {
-        let Token::Text { bytes, probability } = token else { continue };
+        let Token::Text { bytes, probability, at } = token else { continue };
         if bytes.starts_with(b" ") || words.is_empty() {
-            words.push((Vec::new(), Vec::new()));
+            words.push(Spelled { bytes: Vec::new(), probabilities: Vec::new(), at: *at });
         }
-        if let Some((text, probabilities)) = words.last_mut() {
-            text.extend_from_slice(bytes);
-            probabilities.push(*probability);
+        if let Some(word) = words.last_mut() {
+            word.bytes.extend_from_slice(bytes);
+            word.probabilities.push(*probability);
         }
     }
-    let words: Vec<(String, f64)> = words
-        .into_iter()
-        .map(|(text, p)| (String::from_utf8_lossy(&text).trim().to_owned(), p.iter().sum::<f64>() / p.len() as f64))
-        .filter(|(text, _)| !text.is_empty())
-        .collect();
+    words.retain(|word| !word.text().is_empty());
     let end = end.max(start);
-    // Words share a phrase's time by their length, which is as good as the decoder's own guess within a phrase.
-    let weight = |text: &str| text.chars().count() as f64 + 1.0;
-    let total: f64 = words.iter().map(|(text, _)| weight(text)).sum();
-    let mut at = start;
+    let starts = starts(&words, start, end);
+    let ends = starts.iter().skip(1).copied().chain([end]);
     let words: Vec<HeardWord> = words
-        .into_iter()
-        .map(|(text, probability)| {
-            let from = at;
-            at += (end - start) * weight(&text) / total;
-            HeardWord { start: from, end: at.min(end), text: Said(text), probability: probability.clamp(0.0, 1.0) }
+        .iter()
+        .zip(starts.iter().zip(ends))
+        .map(|(word, (start, end))| HeardWord {
+            start: *start,
+            end,
+            text: Said(word.text()),
+            probability: word.probability(),
         })
         .collect();
     (!words.is_empty()).then_some(Phrase { start, end, words })
+}
+
+struct Spelled {
+    bytes: Vec<u8>,
+    probabilities: Vec<f64>,
+    at: Option<f64>,
+}
+
+impl Spelled {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).trim().to_owned()
+    }
+
+    fn probability(&self) -> f64 {
+        let mean = self.probabilities.iter().sum::<f64>() / self.probabilities.len().max(1) as f64;
+        mean.clamp(0.0, 1.0)
+    }
+}
+
+/// Where each word of a phrase begins. By attention, if that puts them in order into the phrase (the first begins with it);
+/// else they share its time by their length.
+fn starts(words: &[Spelled], start: f64, end: f64) -> Vec<f64> {
+    let heard: Option<Vec<f64>> = words.iter().map(|word| word.at.map(|at| at.clamp(start, end))).collect();
+    if let Some(mut heard) = heard.filter(|heard| heard.is_sorted()) {
+        heard.iter_mut().take(1).for_each(|first| *first = start);
+        return heard;
+    }
+    let weight = |word: &Spelled| word.text().chars().count() as f64 + 1.0;
+    let total: f64 = words.iter().map(weight).sum();
+    let before = words.iter().scan(0.0, |sum, word| {
+        let before = *sum;
+        *sum += weight(word);
+        Some(before)
+    });
+    before.map(|before| start + (end - start) * before / total).collect()
 }
 
 impl Phrase {
@@ -122,7 +155,7 @@ mod tests {
     use super::*;
 
     fn text(word: &str) -> Token {
-        Token::Text { bytes: word.as_bytes().to_vec(), probability: 0.5 }
+        Token::Text { bytes: word.as_bytes().to_vec(), probability: 0.5, at: None }
     }
 
     fn spans(heard: &Heard) -> Vec<(f64, f64, usize)> {
@@ -158,10 +191,24 @@ mod tests {
     }
 
     #[test]
+    fn words_begin_where_attention_says_if_that_can_be() {
+        let word = |word: &str, at: f64| Token::Text { bytes: word.as_bytes().to_vec(), probability: 0.5, at: Some(at) };
+        let spans = |second: f64, third: f64| -> Vec<(f64, f64)> {
+            let tokens = [Token::Time(1.0), word(" a", 0.4), word(" bb", second), word("b", 9.0), word(" c", third)];
+            let heard = read(&[&tokens[..], &[Token::Time(5.0)]].concat(), 30.0);
+            heard.phrases[0].words.iter().map(|word| (word.start, word.end)).collect()
+        };
+        assert_eq!(spans(2.0, 4.5), [(1.0, 2.0), (2.0, 4.5), (4.5, 5.0)]);
+        assert_eq!(spans(2.0, 7.0), [(1.0, 2.0), (2.0, 5.0), (5.0, 5.0)], "never outside the phrase");
+        let by_length = [(1.0, 1.0 + 8.0 / 8.0), (2.0, 4.0), (4.0, 5.0)];
+        assert_eq!(spans(3.0, 2.0), by_length, "not in order, so by length");
+    }
+
+    #[test]
     fn a_character_split_over_tokens_is_one_and_a_word_has_its_mean_probability() {
         let mut tokens = vec![Token::Time(0.0)];
-        tokens.push(Token::Text { bytes: vec![b' ', 0xc3], probability: 0.2 });
-        tokens.push(Token::Text { bytes: vec![0xa9], probability: 0.6 });
+        tokens.push(Token::Text { bytes: vec![b' ', 0xc3], probability: 0.2, at: None });
+        tokens.push(Token::Text { bytes: vec![0xa9], probability: 0.6, at: None });
         tokens.push(Token::Time(1.0));
         let heard = read(&tokens, 30.0);
         assert!(heard.phrases[0].words[0].text.0 == "é");

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use rustix::process::{Resource, Rlimit, Signal};
 
 use super::protocol::{self, HELLO, Reply, Request};
-use crate::models::VoiceInput;
+use crate::models::{Alignment, VoiceInput};
 
 /// What a child is started to be.
 #[derive(Debug, Clone, clap::Subcommand)]
@@ -20,6 +20,9 @@ pub enum EngineCommand {
         /// A Whisper model, ggml.
         #[arg(long)]
         model: PathBuf,
+        /// What is known of its attention.
+        #[arg(long, value_enum, default_value_t = Alignment::Unknown)]
+        alignment: Alignment,
         /// Threads to use.
         #[arg(long)]
         threads: u32,
@@ -94,7 +97,9 @@ fn take_output() -> io::Result<File> {
 fn load(command: EngineCommand) -> Result<Box<dyn Engine>, String> {
     match command {
         #[cfg(feature = "whisper")]
-        EngineCommand::Transcriber { model, threads } => Ok(Box::new(super::whisper::Whisper::load(&model, threads)?)),
+        EngineCommand::Transcriber { model, alignment, threads } => {
+            Ok(Box::new(super::whisper::Whisper::load(&model, alignment, threads)?))
+        }
         #[cfg(not(feature = "whisper"))]
         EngineCommand::Transcriber { .. } => Err("this program was built without the feature whisper".into()),
         #[cfg(feature = "onnx")]

@@ -9,16 +9,29 @@
 
 use std::path::Path;
 
-use whisper_rs::{FullParams, SamplingStrategy, WhisperContext, WhisperContextParameters, WhisperState};
+use whisper_rs::{
+    DtwMode, DtwModelPreset, DtwParameters, FullParams, SamplingStrategy, WhisperContext, WhisperContextParameters,
+    WhisperState,
+};
 
 use super::Phrase;
 use super::phrases::{Token, read};
 use crate::audio::{SAMPLE_RATE_HZ, seconds};
+use crate::models::Alignment;
 
 /// whisper.cpp gives nothing for less than a second; silence is added up to this many samples.
 const SHORTEST_SAMPLES: usize = 17_600;
 /// What is left of a window when less than this remains is not looked at: whisper.cpp does the same.
 const REST_SAMPLES: usize = SAMPLE_RATE_HZ as usize;
+
+fn heads(alignment: Alignment) -> DtwMode<'static> {
+    match alignment {
+        Alignment::Unknown => DtwMode::None,
+        Alignment::TinyEn => DtwMode::ModelPreset { model_preset: DtwModelPreset::TinyEn },
+        Alignment::BaseEn => DtwMode::ModelPreset { model_preset: DtwModelPreset::BaseEn },
+        Alignment::LastLayer => DtwMode::TopMost { n_top: 1 },
+    }
+}
 
 /// A loaded model.
 pub struct Whisper {
@@ -27,10 +40,11 @@ pub struct Whisper {
 }
 
 impl Whisper {
-    pub fn load(model: &Path, threads: u32) -> Result<Self, String> {
+    pub fn load(model: &Path, alignment: Alignment, threads: u32) -> Result<Self, String> {
         whisper_rs::install_logging_hooks();
         let mut parameters = WhisperContextParameters::default();
         parameters.use_gpu(false);
+        parameters.dtw_parameters(DtwParameters { mode: heads(alignment), ..DtwParameters::default() });
         let path = model.to_str().ok_or("the model's path is not UTF-8")?;
         let context = WhisperContext::new_with_params(path, parameters).map_err(|e| e.to_string())?;
         Ok(Self { context, threads: i32::try_from(threads).unwrap_or(1).max(1) })
@@ -65,7 +79,9 @@ impl Whisper {
                 match token.to_bytes() {
                     _ if data.id >= zero => tokens.push(Token::Time(f64::from(data.id - zero) * 0.02)),
                     Ok(bytes) if data.id < end_of_text => {
-                        tokens.push(Token::Text { bytes: bytes.to_vec(), probability: f64::from(data.p) });
+                        // In hundredths, and negative where it was not asked for.
+                        let at = (data.t_dtw >= 0).then_some(data.t_dtw as f64 / 100.0);
+                        tokens.push(Token::Text { bytes: bytes.to_vec(), probability: f64::from(data.p), at });
                     }
                     Ok(_) | Err(_) => {}
                 }

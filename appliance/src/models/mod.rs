@@ -59,6 +59,34 @@ pub enum VoiceInput {
     FbankPovey,
 }
 
+/// Which of a Whisper model's attention heads follow the sound, so that words can be given times by dynamic time warping.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Alignment {
+    /// None that are known: the words of a phrase share its time by their length.
+    #[default]
+    Unknown,
+    /// Those of OpenAI's `tiny.en`.
+    TinyEn,
+    /// Those of OpenAI's `base.en`.
+    BaseEn,
+    /// All of the last layer.
+    LastLayer,
+}
+
+impl Alignment {
+    /// As on a command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::TinyEn => "tiny-en",
+            Self::BaseEn => "base-en",
+            Self::LastLayer => "last-layer",
+        }
+    }
+}
+
 impl VoiceInput {
     /// As the lock file has it, with hyphens.
     #[must_use]
@@ -130,6 +158,9 @@ pub struct Entry {
     /// What a voice model takes.
     #[serde(default)]
     pub input: VoiceInput,
+    /// What is known of a transcriber's attention.
+    #[serde(default)]
+    pub alignment: Alignment,
     /// The id of the voice model that a PLDA was trained on: beside another it is of no use.
     #[serde(default)]
     pub voice: Option<String>,
