@@ -3,21 +3,22 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use shared::clock::{Clock, Now};
-use shared::error::EngineFault;
+use shared::error::{EngineFault, report};
 use shared::guard::{Breakers, Guard};
+use shared::keys::{BoxKeyError, BoxKeys, Origin};
 use shared::paths::Root;
 use shared::record::{Flag, TimeQuality};
 use shared::seal::{ClinicPublic, SealError};
 use shared::settings::Settings;
-use shared::store::{Store, StoreError};
+use shared::store::{KeyError, KeyStore, Store, StoreError};
 use shared::task::Task;
 use tokio::sync::Notify;
-use tracing::error;
+use tracing::{error, info, warn};
 
 use crate::engines::Engines;
 use crate::ladder::Ladder;
@@ -44,6 +45,20 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no box key.
+    #[error("{source}. {}", .source.remedy())]
+    BoxKey {
+        /// Why.
+        #[source]
+        source: BoxKeyError,
+    },
+    /// The key store cannot be opened.
+    #[error("{source}. {}", .source.remedy())]
+    Keys {
+        /// Why.
+        #[source]
+        source: KeyError,
+    },
     /// The clinic's keys in the settings are malformed.
     #[error("link.sealing_key or link.signing_key is not a key; enrol this box again")]
     ClinicKeys(#[source] SealError),
@@ -64,6 +79,8 @@ pub struct Doors {
     pub clock: Arc<dyn Clock>,
     /// The database.
     pub store: Arc<Store>,
+    /// The keys that what was heard and said is sealed with.
+    pub keys: Arc<KeyStore>,
     /// The board's state; `None` is the real one.
     pub vitals: Option<Arc<dyn Vitals>>,
     /// Where long work goes.
@@ -78,6 +95,8 @@ pub struct Context {
     pub settings: Settings,
     /// The database.
     pub store: Arc<Store>,
+    /// The keys that what was heard and said is sealed with.
+    pub keys: Arc<KeyStore>,
     /// The breakers, restored.
     pub breakers: Arc<Breakers>,
     /// The clocks.
@@ -107,14 +126,20 @@ pub struct Context {
 }
 
 impl Context {
-    /// Opens a root for working on it, as the only process that does.
+    /// Opens a root for working on it, as the only process that does. `credentials` is the folder systemd gave, if it did.
     ///
     /// # Errors
     /// [`StartError`].
-    pub fn open(root: Root, settings: Settings, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+    pub fn open(
+        root: Root,
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        credentials: Option<&Path>,
+    ) -> Result<Self, StartError> {
         Self::open_with(root, settings, |root| {
+            let keys = Arc::new(open_keys(root, credentials)?);
             let store = Arc::new(Store::open(&root.database())?);
-            Ok(Doors { clock, store, vitals: None, aside: Aside::Threads })
+            Ok(Doors { clock, store, keys, vitals: None, aside: Aside::Threads })
         })
     }
 
@@ -125,14 +150,14 @@ impl Context {
     pub fn open_with(
         root: Root,
         settings: Settings,
-        doors: impl FnOnce(&Root) -> Result<Doors, StoreError>,
+        doors: impl FnOnce(&Root) -> Result<Doors, StartError>,
     ) -> Result<Self, StartError> {
         for folder in [root.data(), root.spool(), root.run(), root.models()] {
             std::fs::create_dir_all(&folder)
                 .map_err(|source| StartError::Folder { folder: folder.display().to_string(), source })?;
         }
         let lock = lock(&root.run().join("lock"))?;
-        let Doors { clock, store, vitals, aside } = doors(&root)?;
+        let Doors { clock, store, keys, vitals, aside } = doors(&root)?;
         for damage in store.mend(clock.now().wall)? {
             let (source, key, field) = (damage.source, damage.key, damage.field);
             error!(
@@ -153,6 +178,7 @@ impl Context {
             engines,
             root,
             store,
+            keys,
             breakers: Arc::new(breakers),
             clock,
             clinic: clinic.transpose().map_err(StartError::ClinicKeys)?,
@@ -232,6 +258,27 @@ impl Context {
             session: session.to_owned(),
         }
     }
+}
+
+/// The key store of a box, with the keys that open it. What another box key than the first wraps is wrapped by that.
+///
+/// # Errors
+/// [`StartError::BoxKey`] or [`StartError::Keys`].
+pub fn open_keys(root: &Root, credentials: Option<&Path>) -> Result<KeyStore, StartError> {
+    let found = BoxKeys::find(root, credentials).map_err(|source| StartError::BoxKey { source })?;
+    if found.origin == Origin::DevelopmentMade {
+        let file = root.development_box_keys();
+        let message = "A development key was made: it protects nothing from who has this folder.";
+        warn!(file = %file.display(), "{message}");
+    }
+    let keys = KeyStore::open(&root.key_store(), found.keys).map_err(|source| StartError::Keys { source })?;
+    match keys.rewrap() {
+        Ok(0) => {}
+        Ok(count) => info!(count, "Keys were wrapped anew by the first box key."),
+        // They are as they were, and open as they did.
+        Err(why) => warn!(error = %report(&why), "Keys could not be wrapped anew by the first box key."),
+    }
+    Ok(keys)
 }
 
 fn lock(path: &std::path::Path) -> Result<File, StartError> {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,13 +52,19 @@ pub enum DaemonError {
     },
 }
 
+/// The folder in which systemd gives a service its credentials.
+#[must_use]
+pub fn credentials() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+}
+
 /// Opens a root with the settings it has.
 ///
 /// # Errors
 /// [`DaemonError`].
 pub fn open(root: Root) -> Result<Arc<Context>, DaemonError> {
     let settings = Settings::load(&root, |name| std::env::var(name).ok())?;
-    Ok(Arc::new(Context::open(root, settings, Arc::new(SystemClock::new()))?))
+    Ok(Arc::new(Context::open(root, settings, Arc::new(SystemClock::new()), credentials().as_deref())?))
 }
 
 /// As [`open`], but waits a while for a command that works on the root.

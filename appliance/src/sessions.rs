@@ -302,7 +302,7 @@ mod tests {
     }
 
     fn box_in(folder: &std::path::Path) -> (Arc<Context>, Sessions) {
-        let opened = Context::open(Root::new(folder), Settings::default(), Arc::new(SystemClock::new()));
+        let opened = Context::open(Root::new(folder), Settings::default(), Arc::new(SystemClock::new()), None);
         let context = Arc::new(opened.unwrap());
         (context.clone(), Sessions::new(context, Arc::new(Quiet)))
     }

@@ -2,6 +2,7 @@
 
 mod client;
 mod doctor;
+mod keys;
 mod models;
 mod process;
 mod queue;
@@ -11,6 +12,7 @@ mod show;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -22,8 +24,8 @@ use shared::paths::Root;
 use shared::record::Record;
 use shared::store::{SpeakerHint, Store};
 
-use crate::context::StartError;
-use crate::daemon::DaemonError;
+use crate::context::{Context, StartError};
+use crate::daemon::{DaemonError, open};
 use crate::engine::serve::{EngineCommand, serve};
 use crate::export::{Format, export};
 use crate::models::Models;
@@ -161,6 +163,12 @@ enum Command {
         #[command(subcommand)]
         action: models::ModelsAction,
     },
+    /// Make a box key, or list the keys that one wraps.
+    #[command(after_help = "Example: roomscribe keys list")]
+    Keys {
+        #[command(subcommand)]
+        action: keys::KeysAction,
+    },
     /// An engine child; started by the box itself.
     #[command(hide = true)]
     Engine {
@@ -286,6 +294,7 @@ fn dispatch(command: Command, common: &Common) -> Answer {
         }
         Command::Queue { action } => local(queue::queue(root, action, common.json)),
         Command::Failures { since, exhausted } => queue::failures(&root, since, exhausted, common.json),
+        Command::Keys { action } => keys::keys(&root, &action, common.json),
         Command::Models { action } => models::models(&root, action, common.json),
     }
 }
@@ -297,6 +306,20 @@ fn local(work: impl Future<Output = Answer>) -> Answer {
     let answer = tokio::task::LocalSet::new().block_on(&runtime, work);
     runtime.shutdown_background();
     answer
+}
+
+/// Opens a root for work without a daemon; says so if that made it a key of its own.
+fn open_here(root: &Root) -> Result<Arc<Context>, Failed> {
+    let key = root.development_box_keys();
+    let had_key = key.exists();
+    let context = open(root.clone()).map_err(not_opened)?;
+    if !had_key && key.exists() {
+        complain(&format!(
+            "made a development key, which protects nothing from who has this folder: {}",
+            key.display()
+        ));
+    }
+    Ok(context)
 }
 
 /// The store of a root on which there has been a box.

@@ -14,7 +14,7 @@ use shared::store::SpeakerHint;
 use super::{Answer, Failed, client, code, say};
 use crate::context::Context;
 use crate::control::outcome;
-use crate::daemon::{open, start_work};
+use crate::daemon::start_work;
 use crate::import::{ImportError, admit, concluded, take_in};
 
 /// Processes every file in order; ends with the first code that is not 0.
@@ -52,7 +52,7 @@ pub async fn process(root: Root, files: Vec<PathBuf>, speakers: Option<SpeakerHi
 }
 
 fn start(root: &Root) -> Result<Arc<Context>, Failed> {
-    let context = open(root.clone()).map_err(super::not_opened)?;
+    let context = super::open_here(root)?;
     start_work(&context);
     Ok(context)
 }

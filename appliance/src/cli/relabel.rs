@@ -11,7 +11,6 @@ use shared::store::SpeakerHint;
 use super::{Answer, Failed, client, code, say, waiting};
 use crate::conclude::conclude;
 use crate::control::session_json;
-use crate::daemon::open;
 
 /// How often it is looked whether the daemon is done …
 const LOOK: Duration = Duration::from_millis(200);
@@ -59,7 +58,7 @@ async fn by_daemon(root: &Root, id: &str, speakers: Option<SpeakerHint>) -> Resu
 
 fn here(root: &Root, id: &str, speakers: Option<SpeakerHint>) -> Result<(Value, Value), Failed> {
     super::store(root)?;
-    let context = open(root.clone()).map_err(super::not_opened)?;
+    let context = super::open_here(root)?;
     let store = &context.store;
     let before = store.session(id).map_err(|why| Failed::because(&why))?;
     store.relabel(id, speakers, context.now().wall).map_err(|why| Failed::because(&why))?;

@@ -192,7 +192,8 @@ mod tests {
 
     #[test]
     fn words_begin_where_attention_says_if_that_can_be() {
-        let word = |word: &str, at: f64| Token::Text { bytes: word.as_bytes().to_vec(), probability: 0.5, at: Some(at) };
+        let word =
+            |word: &str, at: f64| Token::Text { bytes: word.as_bytes().to_vec(), probability: 0.5, at: Some(at) };
         let spans = |second: f64, third: f64| -> Vec<(f64, f64)> {
             let tokens = [Token::Time(1.0), word(" a", 0.4), word(" bb", second), word("b", 9.0), word(" c", third)];
             let heard = read(&[&tokens[..], &[Token::Time(5.0)]].concat(), 30.0);

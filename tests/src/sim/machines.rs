@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use appliance::conclude::conclude_all;
-use appliance::context::{Aside, Context, Doors};
+use appliance::context::{Aside, Context, Doors, StartError};
 use appliance::keeper::{keep, owe_earlier_records};
 use appliance::vitals::Vitals;
 use appliance::worker::{diarization_lane, transcription_lane};
 use shared::ailment::Ailment;
 use shared::chance::SeededDice;
+use shared::keys::BoxKeys;
 use shared::paths::Root;
 use shared::seal::{ClinicKeys, ClinicPublic};
 use shared::settings::{Link, Settings};
-use shared::store::{Disk, Store};
+use shared::store::{Disk, KeyStore, Store};
 use shared::task::Task;
 use shared::wire::BoardHealth;
 use sync::backoff::Keeper;
@@ -177,8 +178,11 @@ impl RoomBox {
     pub fn start_recorder(&mut self) -> Result<(), String> {
         let (clock, board, disk) = (self.clock.clone(), self.board.clone(), self.disk.borrow().clone());
         let context = Context::open_with(self.root.clone(), self.settings.clone(), |root| {
+            let found = BoxKeys::find(root, None).map_err(|source| StartError::BoxKey { source })?;
+            let keys = KeyStore::open_on(&root.key_store(), found.keys, Some(&disk));
+            let keys = Arc::new(keys.map_err(|source| StartError::Keys { source })?);
             let store = Arc::new(Store::open_on(&root.database(), Some(&disk))?);
-            Ok(Doors { clock, store, vitals: Some(board), aside: Aside::Here })
+            Ok(Doors { clock, store, keys, vitals: Some(board), aside: Aside::Here })
         });
         let context = Arc::new(context.map_err(|why| why.to_string())?);
         owe_earlier_records(&context).map_err(|why| why.to_string())?;
