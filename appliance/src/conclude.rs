@@ -19,10 +19,11 @@ use tracing::{error, info, warn};
 
 use crate::audio::LEVEL_SAMPLES;
 use crate::context::Context;
+use crate::diarize::Turn;
 use crate::diarize::global::Bounds;
-use crate::diarize::{self, Turn};
-use crate::label::{Sound, Spoken, label, speaker_label};
+use crate::label::{Sound, Spoken, label};
 use crate::models::{InstalledPlda, LOCK, Models, Role};
+use crate::prints::{self, Name};
 use crate::spool::SpoolReader;
 use crate::track::Track;
 use crate::verdict::{Ended, Loss, Verdict, decide};
@@ -309,7 +310,8 @@ fn compose(
         let heard = row.result.as_ref().map_or(&[][..], |heard| &heard.levels);
         levels.push(crate::audio::seconds(row.window.start_sample), heard.to_vec());
     }
-    let speakers = speakers(who.map_or(&[], |who| who.turns.as_slice()));
+    let names = who.map_or(Vec::new(), |who| names(context, who));
+    let speakers = speakers(who.map_or(&[], |who| who.turns.as_slice()), &names);
     let now = context.now().wall;
     let ended_at = session.ended_at.unwrap_or(now);
     Ok(Record {
@@ -328,7 +330,7 @@ fn compose(
         consent: session.consent.clone(),
         speaker_count: speaker_count(&speakers, who),
         speakers,
-        segments: label(&spoken, Sound { who, levels: &levels }),
+        segments: label(&spoken, Sound { who, levels: &levels, names: &names }),
         gaps: gaps(context, session)?,
         models: models(context, &transcribers, who.map_or(&[], |who| &who.models)),
         attempts: Attempts {
@@ -379,12 +381,23 @@ fn speaker_count(speakers: &[Speaker], who: Option<&Who>) -> SpeakerCount {
     SpeakerCount { best: number(speakers.len()), maybe: who.and_then(|who| who.maybe).map(number) }
 }
 
-fn speakers(turns: &[Turn]) -> Vec<Speaker> {
-    let count = diarize::speakers(turns);
+/// Who of a session is enrolled. Prints that cannot be read name nobody; the session is none the worse.
+fn names(context: &Context, who: &Who) -> Vec<Name> {
+    let enrolled = prints::all(&context.store, &context.keys).unwrap_or_else(|why| {
+        error!(error = %report(&why), "Enrolled voices cannot be read; speakers are numbered.");
+        Vec::new()
+    });
+    prints::names(&who.voices, who.models.first().map_or("", String::as_str), &enrolled)
+}
+
+fn speakers(turns: &[Turn], names: &[Name]) -> Vec<Speaker> {
     let lasting = |speaker| turns.iter().filter(|t| t.speaker == speaker).map(|t| t.end - t.start).sum();
-    (0..count)
-        .map(|speaker| Speaker { label: speaker_label(speaker), role: None, seconds: seconds(lasting(speaker)) })
-        .collect()
+    let named = |(speaker, name): (usize, &Name)| Speaker {
+        label: name.label.clone(),
+        role: name.role.clone(),
+        seconds: seconds(lasting(speaker)),
+    };
+    names.iter().enumerate().map(named).collect()
 }
 
 /// The gaps of the recording; once its audio is destroyed, those of the record before.

@@ -8,19 +8,21 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shared::breaker::Service;
 use shared::error::{CircuitBreakerOpenError, report};
-use shared::record::Status;
+use shared::record::{Consent, Status};
 use shared::store::{BreakerCommand, OutboxState, QueueError, SessionRow, SpeakerHint, Store, StoreError};
 
 use crate::context::Context;
+use crate::engine::voices::ChildVoices;
 use crate::import::{ImportError, admit, concluded, take_in};
 use crate::keeper::{audio_processing, breakers, health};
+use crate::prints::{self, Candidate, Enrolled, PrintError};
 use crate::queue;
 use crate::sessions::{SessionError, Sessions};
 
@@ -34,6 +36,8 @@ pub struct Control {
     pub context: Arc<Context>,
     /// Its room.
     pub sessions: Arc<Sessions>,
+    /// Its voice engine.
+    pub voices: ChildVoices,
 }
 
 /// What `POST /sessions` takes. An empty body is an empty object.
@@ -79,6 +83,33 @@ pub struct Process {
 pub struct Relabel {
     /// How many speak, where that is known now.
     pub speakers: Option<SpeakerHint>,
+}
+
+/// What `POST /voices` takes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Enrol {
+    /// Absolute.
+    pub file: PathBuf,
+    /// What records call the person.
+    pub label: String,
+    /// What the person is, one word.
+    pub role: String,
+    /// Why the voice may be known again.
+    pub consent: StartConsent,
+}
+
+/// An enrolled voice as lists show it: nothing of how it sounds.
+#[must_use]
+pub fn voice_json(voice: &Enrolled) -> Value {
+    json!({
+        "voice_id": voice.id,
+        "made_at": voice.made_at.to_string(),
+        "label": voice.print.label,
+        "role": voice.print.role,
+        "consent": voice.print.consent,
+        "model": voice.print.model,
+        "speech_s": shared::record::seconds(voice.print.speech_s),
+    })
 }
 
 /// What no session can have is refused before it begins.
@@ -201,6 +232,8 @@ pub fn router(control: Control) -> Router {
         .route("/queue/{id}", get(get_queued))
         .route("/queue/{id}/retry", post(post_retry))
         .route("/queue/{id}/drop", post(post_drop))
+        .route("/voices", get(get_voices).post(post_voice))
+        .route("/voices/{id}", delete(delete_voice))
         .route("/process", post(post_process))
         .fallback(async || not_found("there is nothing here".into()))
         .method_not_allowed_fallback(async || {
@@ -363,6 +396,50 @@ async fn post_drop(State(control): State<Control>, Path(id): Path<String>) -> Re
     context.dropped.notify_waiters();
     context.settled.notify_waiters();
     Ok(Json(queue::show(&context.store, &id)?))
+}
+
+impl From<PrintError> for Refusal {
+    fn from(why: PrintError) -> Self {
+        let status = match &why {
+            PrintError::BadLabel
+            | PrintError::BadRole
+            | PrintError::NoConsent
+            | PrintError::Recording(_)
+            | PrintError::TooLittle { .. }
+            | PrintError::Several => StatusCode::BAD_REQUEST,
+            PrintError::Taken | PrintError::TooMany => StatusCode::CONFLICT,
+            PrintError::Unknown => StatusCode::NOT_FOUND,
+            PrintError::Engine(_) => StatusCode::SERVICE_UNAVAILABLE,
+            PrintError::Store(_) | PrintError::Keys { .. } | PrintError::Seal(_) | PrintError::Unwritable(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        };
+        refusal(status, &why)
+    }
+}
+
+async fn get_voices(State(control): State<Control>) -> Result<Json<Value>, Refusal> {
+    let all = prints::all(&control.context.store, &control.context.keys)?;
+    Ok(Json(json!({ "voices": all.iter().map(voice_json).collect::<Vec<_>>() })))
+}
+
+async fn post_voice(State(control): State<Control>, bytes: Bytes) -> Result<Response, Refusal> {
+    let Enrol { file, label, role, consent } = serde_json::from_slice(&bytes).map_err(|_| {
+        let message = "say whom: {\"file\": \"/…\", \"label\": …, \"role\": …, \"consent\": {\"basis\": …}}";
+        Refusal(StatusCode::BAD_REQUEST, json!({ "message": message }), None)
+    })?;
+    let at = control.context.now().wall.to_string();
+    let consent = Consent { basis: consent.basis, by: consent.by, at };
+    let mut engine = control.voices.clone();
+    let enrolled = prints::enrol(&control.context, &mut engine, &file, Candidate { label, role, consent }).await?;
+    Ok((StatusCode::CREATED, Json(voice_json(&enrolled))).into_response())
+}
+
+async fn delete_voice(State(control): State<Control>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    let context = control.context.clone();
+    let destroyed = id.clone();
+    blocking(move || prints::destroy(&context.store, &context.keys, &id)).await??;
+    Ok(Json(json!({ "destroyed": destroyed })))
 }
 
 async fn post_process(State(control): State<Control>, bytes: Bytes) -> Result<Json<Value>, Refusal> {

@@ -78,14 +78,15 @@ async fn open_soon(root: Root) -> Result<Arc<Context>, DaemonError> {
     open(root)
 }
 
-/// Starts the cutting of sessions, the lanes, and the conclusion of sessions.
-pub fn start_work(context: &Arc<Context>) {
+/// Starts the cutting of sessions, the lanes, and the conclusion of sessions. Gives the voice engine that they use.
+pub fn start_work(context: &Arc<Context>) -> ChildVoices {
     let voices = ChildVoices::new(context.engines.clone());
     let transcriber = ChildTranscriber::new(context.engines.clone());
     tokio::task::spawn_local(follow_all(context.clone(), voices.clone()));
     tokio::task::spawn_local(transcription_lane(context.clone(), transcriber));
-    tokio::task::spawn_local(diarization_lane(context.clone(), voices));
+    tokio::task::spawn_local(diarization_lane(context.clone(), voices.clone()));
     tokio::task::spawn_local(conclude_all(context.clone()));
+    voices
 }
 
 /// Runs the box until it is told to stop. To be awaited inside a `LocalSet` on a current-thread runtime: engine
@@ -101,10 +102,10 @@ pub async fn run(root: Root) -> Result<(), DaemonError> {
     sessions.take_up()?;
     keeper::remove_orphans(&context);
     keeper::owe_earlier_records(&context)?;
-    start_work(&context);
+    let voices = start_work(&context);
     tokio::task::spawn_local(keeper::keep(context.clone(), Some(sessions.clone())));
     let listener = bind(&context.root)?;
-    let app = router(Control { context: context.clone(), sessions: sessions.clone() });
+    let app = router(Control { context: context.clone(), sessions: sessions.clone(), voices });
     info!(root = %context.root.path().display(), clinic = context.settings.link.as_ref().map(|l| l.clinic.as_str()), "Ready.");
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready]));
     tokio::task::spawn_local(feed_watchdog());

@@ -9,6 +9,7 @@ use shared::record::{Evidence, Flag, Segment, UNKNOWN_SPEAKER, Word, seconds};
 
 use crate::diarize::Turn;
 use crate::engine::{HeardWord, Phrase};
+use crate::prints::Name;
 use crate::track::Track;
 use crate::who::Who;
 
@@ -62,6 +63,14 @@ pub struct Sound<'a> {
     pub who: Option<&'a Who>,
     /// How loud it was, dB relative to full scale.
     pub levels: &'a Track<i8>,
+    /// What each speaker is called; a number where nothing is given.
+    pub names: &'a [Name],
+}
+
+impl Sound<'_> {
+    fn name(&self, speaker: usize) -> String {
+        self.names.get(speaker).map_or_else(|| speaker_label(speaker), |name| name.label.clone())
+    }
 }
 
 /// Segments of one speaker each.
@@ -224,7 +233,7 @@ fn segment(words: &[HeardWord], speaker: Option<usize>, said: &Spoken, sound: So
     Segment {
         start: seconds(start),
         end: seconds(end),
-        speaker: speaker.map_or_else(|| UNKNOWN_SPEAKER.to_owned(), speaker_label),
+        speaker: speaker.map_or_else(|| UNKNOWN_SPEAKER.to_owned(), |speaker| sound.name(speaker)),
         text: shared::record::Said(text.join(" ")),
         model: said.model.clone(),
         words: words
@@ -257,11 +266,11 @@ mod tests {
 
     fn who(turns: &[Turn], regions: &[(f64, f64)]) -> Who {
         let (regions, turns, exclusive) = (regions.to_vec(), turns.to_vec(), turns.to_vec());
-        Who { models: vec![], regions, speech: Track::new(0.032), turns, exclusive, maybe: None }
+        Who { models: vec![], regions, speech: Track::new(0.032), turns, exclusive, voices: vec![], maybe: None }
     }
 
     fn label(spoken: &[Spoken], who: Option<&Who>) -> Vec<Segment> {
-        super::label(spoken, Sound { who, levels: &Track::new(0.1) })
+        super::label(spoken, Sound { who, levels: &Track::new(0.1), names: &[] })
     }
 
     const ALWAYS: &[(f64, f64)] = &[(0.0, 1e9)];
@@ -342,7 +351,7 @@ mod tests {
         let mut levels = Track::new(0.1);
         levels.push(0.0, [vec![-80; 10], vec![-30; 10]].concat());
         let both = [spoken(&[(0.0, 0.9)]), spoken(&[(1.1, 1.9)])];
-        let segments = super::label(&both, Sound { who: None, levels: &levels });
+        let segments = super::label(&both, Sound { who: None, levels: &levels, names: &[] });
         assert_eq!(segments[0].flags, [Flag::NonSpeech]);
         let evidence = segments[0].evidence.unwrap();
         assert_eq!((evidence.speech, evidence.level_dbfs), (None, Some(-80.0)));
@@ -353,7 +362,8 @@ mod tests {
     fn the_evidence_against_words_is_how_probable_speech_was_there() {
         let mut who = who(&[turn(0.0, 2.0, 0)], &[(5.0, 6.0)]);
         who.speech.push(0.0, [vec![51; 40], vec![255; 40]].concat());
-        let segments = super::label(&[spoken(&[(0.0, 1.2)])], Sound { who: Some(&who), levels: &Track::new(0.1) });
+        let segments =
+            super::label(&[spoken(&[(0.0, 1.2)])], Sound { who: Some(&who), levels: &Track::new(0.1), names: &[] });
         assert_eq!(segments[0].evidence.unwrap().speech, Some(0.2));
     }
 

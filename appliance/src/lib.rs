@@ -19,6 +19,7 @@ pub mod label;
 pub mod ladder;
 pub mod measure;
 pub mod models;
+pub mod prints;
 pub mod queue;
 pub mod replay;
 pub mod sessions;

@@ -26,6 +26,8 @@ pub struct Who {
     pub turns: Vec<Turn>,
     /// Turns of one speaker at an instant, which words go to.
     pub exclusive: Vec<Turn>,
+    /// How each speaker of the turns sounds to the first of `models`: of unit length, or empty where it never heard one.
+    pub voices: Vec<Vec<f32>>,
     /// Another number of speakers, if a little more or less likeness would have given it.
     pub maybe: Option<usize>,
 }
@@ -100,7 +102,7 @@ impl Heard {
     pub fn who(mut self, bounds: Bounds, plda: Option<&InstalledPlda>) -> Option<Who> {
         let way = self.way.clone()?;
         let mut models = vec![way.voice.clone()];
-        let (diarized, maybe) = match way.chunked {
+        let Found { diarized, voices, maybe } = match way.chunked {
             None => self.by_pieces(&way.voice, bounds),
             Some((model, step)) => {
                 models.push(model);
@@ -110,13 +112,13 @@ impl Heard {
                 self.by_chunks(Threshold::of(&way.voice, seconds(step)).beside(plda), bounds, plda)
             }
         };
-        let Diarization { turns, exclusive } = diarized;
+        let Diarization { turns, exclusive, .. } = diarized;
         let mut speech = Track::new(VAD_FRAME as f64 / f64::from(SAMPLE_RATE_HZ));
         self.speech.into_iter().for_each(|(start, probabilities)| speech.push(start, probabilities));
-        Some(Who { models, regions: self.regions, speech, turns, exclusive, maybe })
+        Some(Who { models, regions: self.regions, speech, turns, exclusive, voices, maybe })
     }
 
-    fn by_pieces(&self, model: &str, bounds: Bounds) -> (Diarization, Option<usize>) {
+    fn by_pieces(&self, model: &str, bounds: Bounds) -> Found {
         let Self { regions, pieces, vectors, .. } = self;
         let tuning = Tuning::of(model);
         let turns = diarize::diarize_within(regions, pieces, vectors, &tuning, bounds);
@@ -124,10 +126,26 @@ impl Heard {
         let counts = nearby
             .map(|split| diarize::speakers(&diarize::diarize(regions, pieces, vectors, &Tuning { split, ..tuning })));
         let maybe = other(diarize::speakers(&turns), counts, bounds);
-        (Diarization { exclusive: turns.clone(), turns }, maybe)
+        let voices = self.voices_of(&turns);
+        Found { diarized: Diarization { exclusive: turns.clone(), turns, names: Vec::new() }, voices, maybe }
     }
 
-    fn by_chunks(&self, threshold: Threshold, bounds: Bounds, plda: Option<&Plda>) -> (Diarization, Option<usize>) {
+    /// The mean of the pieces whose middles lie in each speaker's turns.
+    fn voices_of(&self, turns: &[Turn]) -> Vec<Vec<f32>> {
+        let whose = |piece: &Piece| {
+            let middle = f64::midpoint(piece.start, piece.end);
+            turns.get(turns.partition_point(|turn| turn.end <= middle)).filter(|turn| turn.start <= middle)
+        };
+        let mut heard: Vec<Vec<&[f32]>> = vec![Vec::new(); diarize::speakers(turns)];
+        for (piece, vector) in self.pieces.iter().zip(&self.vectors) {
+            if let Some(turn) = whose(piece) {
+                heard[turn.speaker].push(vector);
+            }
+        }
+        heard.iter().map(|vectors| diarize::mean(vectors)).collect()
+    }
+
+    fn by_chunks(&self, threshold: Threshold, bounds: Bounds, plda: Option<&Plda>) -> Found {
         let (chunks, embeddings) = (&self.chunks, &self.embeddings);
         let activity = Activity { chunks, duration: seconds(CHUNK as u64), grid: Frames::SEGMENTATION };
         let speakers =
@@ -142,8 +160,21 @@ impl Heard {
             turns.retain(|turn| turn.start < end);
             turns.iter_mut().for_each(|turn| turn.end = turn.end.min(end));
         }
-        (found, maybe)
+        let mut voices = vec![Vec::new(); diarize::speakers(&found.turns)];
+        for (centroid, name) in known.centroids.into_iter().zip(&found.names) {
+            if let Some(voice) = name.and_then(|speaker| voices.get_mut(speaker)) {
+                *voice = centroid;
+            }
+        }
+        Found { diarized: found, voices, maybe }
     }
+}
+
+/// What clustering found.
+struct Found {
+    diarized: Diarization,
+    voices: Vec<Vec<f32>>,
+    maybe: Option<usize>,
 }
 
 /// The first number of speakers that is another than `found` and may be.

@@ -21,3 +21,4 @@ mod relabel;
 mod restart;
 mod streaming;
 mod surfaces;
+mod voices;

@@ -8,6 +8,7 @@ mod process;
 mod queue;
 mod relabel;
 mod show;
+mod voice;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -163,6 +164,12 @@ enum Command {
         #[command(subcommand)]
         action: models::ModelsAction,
     },
+    /// Enrol people who agreed to be known again by their voice, list them, destroy their prints.
+    #[command(after_help = "Example: roomscribe voice list")]
+    Voice {
+        #[command(subcommand)]
+        action: voice::VoiceAction,
+    },
     /// Make a box key, or list the keys that one wraps.
     #[command(after_help = "Example: roomscribe keys list")]
     Keys {
@@ -294,6 +301,7 @@ fn dispatch(command: Command, common: &Common) -> Answer {
         }
         Command::Queue { action } => local(queue::queue(root, action, common.json)),
         Command::Failures { since, exhausted } => queue::failures(&root, since, exhausted, common.json),
+        Command::Voice { action } => local(voice::voice(root, action, common.json)),
         Command::Keys { action } => keys::keys(&root, &action, common.json),
         Command::Models { action } => models::models(&root, action, common.json),
     }

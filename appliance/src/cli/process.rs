@@ -53,7 +53,7 @@ pub async fn process(root: Root, files: Vec<PathBuf>, speakers: Option<SpeakerHi
 
 fn start(root: &Root) -> Result<Arc<Context>, Failed> {
     let context = super::open_here(root)?;
-    start_work(&context);
+    drop(start_work(&context));
     Ok(context)
 }
 

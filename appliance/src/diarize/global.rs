@@ -262,6 +262,8 @@ pub struct Diarization {
     pub turns: Vec<Turn>,
     /// Turns of one speaker at an instant.
     pub exclusive: Vec<Turn>,
+    /// Which speaker of the turns each of those that were found is, if any speaks.
+    pub names: Vec<Option<usize>>,
 }
 
 /// Turns of what chunks and clusters say.
@@ -279,7 +281,7 @@ pub fn reconstruct(activity: &Activity<'_>, clusters: &[Clusters], speakers: usi
     let rename = |turn: &mut Turn| turn.speaker = name[turn.speaker].unwrap_or(turn.speaker);
     turns.iter_mut().for_each(rename);
     exclusive.iter_mut().for_each(rename);
-    Diarization { turns, exclusive }
+    Diarization { turns, exclusive, names: name }
 }
 
 /// From the middle of a turn's first frame to the middle of the first that is none of it, in order of time.

@@ -35,6 +35,8 @@ pub struct Tuning {
     pub doubt: f64,
     /// What a change of speaker costs, in cosine summed over frames.
     pub switch: f64,
+    /// Cosine of the means of one voice in two recordings, at least.
+    pub same: f64,
 }
 
 impl Tuning {
@@ -43,8 +45,9 @@ impl Tuning {
     #[must_use]
     pub fn of(model: &str) -> Self {
         match model {
-            "ge2e" => Self { window: 2.0, hop: 0.5, split: 0.927, doubt: 0.006, minimum: 1.3, switch: 0.2 },
-            _ => Self { window: 1.6, hop: 0.4, split: 0.60, doubt: 0.06, minimum: 1.3, switch: 0.4 },
+            "ge2e" => Self { window: 2.0, hop: 0.5, split: 0.927, doubt: 0.006, minimum: 1.3, switch: 0.2, same: 0.86 },
+            "demo-voice" => Self { same: 0.90, ..Self::of("") },
+            _ => Self { window: 1.6, hop: 0.4, split: 0.60, doubt: 0.06, minimum: 1.3, switch: 0.4, same: 0.70 },
         }
     }
 }
@@ -83,6 +86,17 @@ pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let length = |v: &[f32]| similarity::dot(v, v).sqrt();
     let both = length(a) * length(b);
     if both > 0.0 { similarity::dot(a, b) / both } else { 0.0 }
+}
+
+/// The unit mean of unit vectors; empty if there are none.
+#[must_use]
+pub fn mean<V: AsRef<[f32]>>(vectors: &[V]) -> Vec<f32> {
+    let dimension = vectors.first().map_or(0, |v| v.as_ref().len());
+    let units: Vec<Vec<f32>> = vectors
+        .iter()
+        .map(|v| similarity::unit(&v.as_ref().iter().map(|x| f64::from(*x)).collect::<Vec<_>>()))
+        .collect();
+    similarity::unit(&similarity::sum(units.iter(), dimension))
 }
 
 /// The pieces of `regions`: a short region whole, a longer one in overlapping steps, the last flush with its end.

@@ -12,6 +12,7 @@ mod keys;
 mod outbox;
 mod queue;
 mod sessions;
+mod voices;
 mod work;
 
 use std::path::Path;
@@ -29,11 +30,16 @@ pub use keys::{HeldKey, KeyStore};
 pub use outbox::{OutboxState, Parcel};
 pub use queue::{Dropped, Held, Ledger, LedgerTerm, Place, QueueError, QueueItem};
 pub use sessions::{FailureCount, Finish, NewSession, SessionRow, SpeakerHint};
+pub use voices::SealedVoice;
 pub use work::{Claim, Row, RowState, WindowRow};
 
 /// Each entry brings the database from its index to the next version.
-const MIGRATIONS: &[&str] =
-    &[include_str!("migration-1.sql"), include_str!("migration-2.sql"), include_str!("migration-3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migration-1.sql"),
+    include_str!("migration-2.sql"),
+    include_str!("migration-3.sql"),
+    include_str!("migration-4.sql"),
+];
 
 /// How long one process waits while the other writes. Writes take milliseconds; a card that stalls takes seconds.
 const BUSY: Duration = Duration::from_secs(10);
