@@ -3,6 +3,7 @@
 //! SQLite, WAL, `synchronous=FULL`: what a method has returned survives a power cut. A migration only adds, and
 //! the previous release can still read the file. All of the box's SQL is in this folder.
 
+mod audit;
 mod breakers;
 mod calls;
 mod damage;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+pub use audit::{Action, Actor, AuditEntry, AuditHead, AuditLog, AuditRow, AuditVerdict, By, Flaw};
 pub use breakers::BreakerCommand;
 pub use calls::{Rate, Rates};
 pub use damage::{Damage, Quarantined};
@@ -32,8 +34,12 @@ pub use sessions::{FailureCount, Finish, NewSession, SessionRow, SpeakerHint};
 pub use work::{Claim, Row, RowState, WindowRow};
 
 /// Each entry brings the database from its index to the next version.
-const MIGRATIONS: &[&str] =
-    &[include_str!("migration-1.sql"), include_str!("migration-2.sql"), include_str!("migration-3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migration-1.sql"),
+    include_str!("migration-2.sql"),
+    include_str!("migration-3.sql"),
+    include_str!("migration-4.sql"),
+];
 
 /// How long one process waits while the other writes. Writes take milliseconds; a card that stalls takes seconds.
 const BUSY: Duration = Duration::from_secs(10);
@@ -139,6 +145,8 @@ fn named<T: serde::de::DeserializeOwned>(text: String) -> Result<T, serde_json::
     serde_json::from_value(serde_json::Value::String(text))
 }
 
+#[cfg(test)]
+mod audit_tests;
 #[cfg(test)]
 mod keys_tests;
 #[cfg(test)]
