@@ -4,6 +4,7 @@
 //! the previous release can still read the file. All of the box's SQL is in this folder.
 
 mod audit;
+mod balance;
 mod breakers;
 mod calls;
 mod damage;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 pub use audit::{Action, Actor, AuditEntry, AuditHead, AuditLog, AuditRow, AuditVerdict, By, Flaw};
+pub use balance::{Balance, Imbalance};
 pub use breakers::BreakerCommand;
 pub use calls::{Rate, Rates};
 pub use damage::{Damage, Quarantined};
@@ -147,6 +149,8 @@ fn named<T: serde::de::DeserializeOwned>(text: String) -> Result<T, serde_json::
 
 #[cfg(test)]
 mod audit_tests;
+#[cfg(test)]
+mod balance_tests;
 #[cfg(test)]
 mod keys_tests;
 #[cfg(test)]
