@@ -3,9 +3,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -16,11 +18,15 @@ use serde_json::{Value, json};
 use shared::breaker::Service;
 use shared::error::{CircuitBreakerOpenError, report};
 use shared::record::Status;
-use shared::store::{BreakerCommand, OutboxState, QueueError, SessionRow, SpeakerHint, Store, StoreError};
+use shared::store::{
+    AuditHead, BreakerCommand, By, OutboxState, QueueError, SessionRow, SpeakerHint, Store, StoreError,
+};
 
+use crate::audit;
 use crate::context::Context;
 use crate::import::{ImportError, admit, concluded, take_in};
 use crate::keeper::{audio_processing, breakers, health};
+use crate::ledger;
 use crate::queue;
 use crate::sessions::{SessionError, Sessions};
 
@@ -195,6 +201,9 @@ pub fn router(control: Control) -> Router {
         .route("/metrics", get(get_metrics))
         .route("/breakers", get(get_breakers))
         .route("/breakers/{service}/{action}", post(post_breaker))
+        .route("/ledger", get(get_ledger))
+        .route("/audit", get(get_audit))
+        .route("/audit/verify", get(get_audit_verify))
         .route("/queue", get(get_queue))
         .route("/queue/check", get(get_check))
         .route("/queue/repair", post(post_repair))
@@ -276,7 +285,7 @@ async fn post_relabel(
     let relabel: Relabel = body(&bytes)?;
     let hint = relabel.speakers.map(possible).transpose()?;
     let context = &control.context;
-    context.store.relabel(&id, hint, context.now().wall)?;
+    context.store.relabel(&id, hint, By::local(context.now().wall))?;
     context.settled.notify_waiters();
     Ok(Json(session_json(&context.store, &context.store.session(&id)?)))
 }
@@ -329,6 +338,40 @@ impl From<QueueError> for Refusal {
     }
 }
 
+async fn get_ledger(State(control): State<Control>) -> Result<Json<Value>, Refusal> {
+    let context = control.context.clone();
+    let balance = blocking(move || ledger::balance(&context.store, &context.root, context.now().wall)).await??;
+    Ok(Json(ledger::ledger_json(&balance)))
+}
+
+/// What `GET /audit` and `GET /audit/verify` take.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct AuditQuery {
+    /// Only rows of so many last seconds, by the clock.
+    since_s: Option<u64>,
+    /// A head that was noted before.
+    noted: Option<String>,
+}
+
+type AuditAsked = Result<Query<AuditQuery>, QueryRejection>;
+
+fn asked(query: AuditAsked) -> Result<AuditQuery, Refusal> {
+    query.map(|Query(query)| query).map_err(|why| refusal(StatusCode::BAD_REQUEST, &why))
+}
+
+async fn get_audit(State(control): State<Control>, query: AuditAsked) -> Result<Json<Value>, Refusal> {
+    let (context, since) = (control.context.clone(), asked(query)?.since_s.map(Duration::from_secs));
+    Ok(Json(blocking(move || audit::log(&context.store, since, context.now().wall)).await??))
+}
+
+async fn get_audit_verify(State(control): State<Control>, query: AuditAsked) -> Result<Json<Value>, Refusal> {
+    let wrong = |message: String| Refusal(StatusCode::BAD_REQUEST, json!({ "message": message }), None);
+    let noted = asked(query)?.noted.map(|noted| noted.parse::<AuditHead>().map_err(wrong)).transpose()?;
+    let context = control.context.clone();
+    Ok(Json(blocking(move || audit::verify(&context.store, noted.as_ref())).await??))
+}
+
 async fn get_queue(State(control): State<Control>) -> Result<Json<Value>, Refusal> {
     Ok(Json(queue::list(&control.context.store)?))
 }
@@ -351,7 +394,7 @@ async fn post_repair(State(control): State<Control>) -> Result<Json<Value>, Refu
 
 async fn post_retry(State(control): State<Control>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let context = &control.context;
-    context.store.retry(&id, context.settings.session.diarization, context.now().wall)?;
+    context.store.retry(&id, context.settings.session.diarization, By::local(context.now().wall))?;
     context.work.notify_waiters();
     context.settled.notify_waiters();
     Ok(Json(queue::show(&context.store, &id)?))
@@ -359,7 +402,7 @@ async fn post_retry(State(control): State<Control>, Path(id): Path<String>) -> R
 
 async fn post_drop(State(control): State<Control>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let context = &control.context;
-    queue::drop_session(&context.store, &id, context.now().wall)?;
+    queue::drop_session(&context.store, &id, By::local(context.now().wall))?;
     context.dropped.notify_waiters();
     context.settled.notify_waiters();
     Ok(Json(queue::show(&context.store, &id)?))
