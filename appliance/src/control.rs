@@ -3,9 +3,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -16,12 +18,16 @@ use serde_json::{Value, json};
 use shared::breaker::Service;
 use shared::error::{CircuitBreakerOpenError, report};
 use shared::record::{Consent, Status};
-use shared::store::{BreakerCommand, OutboxState, QueueError, SessionRow, SpeakerHint, Store, StoreError};
+use shared::store::{
+    AuditHead, BreakerCommand, By, OutboxState, QueueError, SessionRow, SpeakerHint, Store, StoreError,
+};
 
+use crate::audit;
 use crate::context::Context;
 use crate::engine::voices::ChildVoices;
 use crate::import::{ImportError, admit, concluded, take_in};
 use crate::keeper::{audio_processing, breakers, health};
+use crate::ledger;
 use crate::prints::{self, Candidate, Enrolled, PrintError};
 use crate::queue;
 use crate::sessions::{SessionError, Sessions};
@@ -226,6 +232,9 @@ pub fn router(control: Control) -> Router {
         .route("/metrics", get(get_metrics))
         .route("/breakers", get(get_breakers))
         .route("/breakers/{service}/{action}", post(post_breaker))
+        .route("/ledger", get(get_ledger))
+        .route("/audit", get(get_audit))
+        .route("/audit/verify", get(get_audit_verify))
         .route("/queue", get(get_queue))
         .route("/queue/check", get(get_check))
         .route("/queue/repair", post(post_repair))
@@ -309,7 +318,7 @@ async fn post_relabel(
     let relabel: Relabel = body(&bytes)?;
     let hint = relabel.speakers.map(possible).transpose()?;
     let context = &control.context;
-    context.store.relabel(&id, hint, context.now().wall)?;
+    context.store.relabel(&id, hint, By::local(context.now().wall))?;
     context.settled.notify_waiters();
     Ok(Json(session_json(&context.store, &context.store.session(&id)?)))
 }
@@ -362,6 +371,40 @@ impl From<QueueError> for Refusal {
     }
 }
 
+async fn get_ledger(State(control): State<Control>) -> Result<Json<Value>, Refusal> {
+    let context = control.context.clone();
+    let balance = blocking(move || ledger::balance(&context.store, &context.root, context.now().wall)).await??;
+    Ok(Json(ledger::ledger_json(&balance)))
+}
+
+/// What `GET /audit` and `GET /audit/verify` take.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct AuditQuery {
+    /// Only rows of so many last seconds, by the clock.
+    since_s: Option<u64>,
+    /// A head that was noted before.
+    noted: Option<String>,
+}
+
+type AuditAsked = Result<Query<AuditQuery>, QueryRejection>;
+
+fn asked(query: AuditAsked) -> Result<AuditQuery, Refusal> {
+    query.map(|Query(query)| query).map_err(|why| refusal(StatusCode::BAD_REQUEST, &why))
+}
+
+async fn get_audit(State(control): State<Control>, query: AuditAsked) -> Result<Json<Value>, Refusal> {
+    let (context, since) = (control.context.clone(), asked(query)?.since_s.map(Duration::from_secs));
+    Ok(Json(blocking(move || audit::log(&context.store, since, context.now().wall)).await??))
+}
+
+async fn get_audit_verify(State(control): State<Control>, query: AuditAsked) -> Result<Json<Value>, Refusal> {
+    let wrong = |message: String| Refusal(StatusCode::BAD_REQUEST, json!({ "message": message }), None);
+    let noted = asked(query)?.noted.map(|noted| noted.parse::<AuditHead>().map_err(wrong)).transpose()?;
+    let context = control.context.clone();
+    Ok(Json(blocking(move || audit::verify(&context.store, noted.as_ref())).await??))
+}
+
 async fn get_queue(State(control): State<Control>) -> Result<Json<Value>, Refusal> {
     Ok(Json(queue::list(&control.context.store)?))
 }
@@ -384,7 +427,7 @@ async fn post_repair(State(control): State<Control>) -> Result<Json<Value>, Refu
 
 async fn post_retry(State(control): State<Control>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let context = &control.context;
-    context.store.retry(&id, context.settings.session.diarization, context.now().wall)?;
+    context.store.retry(&id, context.settings.session.diarization, By::local(context.now().wall))?;
     context.work.notify_waiters();
     context.settled.notify_waiters();
     Ok(Json(queue::show(&context.store, &id)?))
@@ -392,7 +435,7 @@ async fn post_retry(State(control): State<Control>, Path(id): Path<String>) -> R
 
 async fn post_drop(State(control): State<Control>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let context = &control.context;
-    queue::drop_session(&context.store, &id, context.now().wall)?;
+    queue::drop_session(&context.store, &id, By::local(context.now().wall))?;
     context.dropped.notify_waiters();
     context.settled.notify_waiters();
     Ok(Json(queue::show(&context.store, &id)?))
@@ -438,7 +481,7 @@ async fn post_voice(State(control): State<Control>, bytes: Bytes) -> Result<Resp
 async fn delete_voice(State(control): State<Control>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let context = control.context.clone();
     let destroyed = id.clone();
-    blocking(move || prints::destroy(&context.store, &context.keys, &id)).await??;
+    blocking(move || prints::destroy(&context.store, &context.keys, &id, context.now().wall)).await??;
     Ok(Json(json!({ "destroyed": destroyed })))
 }
 

@@ -1,6 +1,7 @@
 //! The box in the room: microphone to finished record. The engines live in child processes.
 
 pub mod audio;
+pub mod audit;
 pub mod capture;
 pub mod cli;
 pub mod conclude;
@@ -17,6 +18,7 @@ pub mod import;
 pub mod keeper;
 pub mod label;
 pub mod ladder;
+pub mod ledger;
 pub mod measure;
 pub mod models;
 pub mod prints;

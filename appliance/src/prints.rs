@@ -12,7 +12,7 @@ use shared::clock::WallTime;
 use shared::error::EngineFault;
 use shared::keys::{CipherError, Purpose};
 use shared::record::{Consent, UNKNOWN_SPEAKER};
-use shared::store::{KeyError, KeyStore, SealedVoice, Store, StoreError};
+use shared::store::{By, KeyError, KeyStore, SealedVoice, Store, StoreError};
 use uuid::Uuid;
 
 use crate::audio::{SAMPLE_RATE_HZ, samples_in, seconds};
@@ -216,7 +216,7 @@ async fn hear(engine: &mut impl Voices, pcm: &[i16]) -> Result<(String, Vec<f32>
 fn keep(context: &Context, print: Print) -> Result<Enrolled, PrintError> {
     let (id, made_at) = (Uuid::new_v4().to_string(), context.now().wall);
     let sealed = context.keys.make(&id, Purpose::Voice, made_at)?.seal(PRINT, &serde_json::to_vec(&print)?)?;
-    let kept = context.store.add_voice(&SealedVoice { id: id.clone(), made_at, print: sealed });
+    let kept = context.store.add_voice(&SealedVoice { id: id.clone(), made_at, print: sealed }, By::local(made_at));
     if let Err(why) = kept {
         context.keys.destroy(&id, &[Purpose::Voice])?;
         return Err(why.into());
@@ -245,12 +245,12 @@ pub fn all(store: &Store, keys: &KeyStore) -> Result<Vec<Enrolled>, PrintError> 
 ///
 /// # Errors
 /// [`PrintError`].
-pub fn destroy(store: &Store, keys: &KeyStore, id: &str) -> Result<(), PrintError> {
+pub fn destroy(store: &Store, keys: &KeyStore, id: &str, now: WallTime) -> Result<(), PrintError> {
     let had_key = keys.destroy(id, &[Purpose::Voice]).map_err(|source| match source {
         KeyError::BadOwner => PrintError::Unknown,
         source => PrintError::Keys { source },
     })?;
-    if store.remove_voice(id)? || had_key { Ok(()) } else { Err(PrintError::Unknown) }
+    if store.remove_voice(id, By::local(now))? || had_key { Ok(()) } else { Err(PrintError::Unknown) }
 }
 
 /// What a speaker of a session is called.

@@ -5,9 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use shared::clock::WallTime;
 use shared::error::{DiarizationError, TaskFailure, TranscriptionError};
-use shared::store::{Dropped, QueueError, Store, StoreError};
+use shared::store::{By, Dropped, QueueError, Store, StoreError};
 use shared::task::Task;
 
 use crate::control::session_json;
@@ -46,12 +45,12 @@ pub fn show(store: &Store, session: &str) -> Result<Value, StoreError> {
 ///
 /// # Errors
 /// [`QueueError`].
-pub fn drop_session(store: &Store, session: &str, now: WallTime) -> Result<Dropped, QueueError> {
+pub fn drop_session(store: &Store, session: &str, by: impl Into<By>) -> Result<Dropped, QueueError> {
     let cause = |task| match task {
         Task::Transcription => serde_json::to_string(&TaskFailure::at_once(TranscriptionError::Dropped)),
         Task::Diarization => serde_json::to_string(&TaskFailure::at_once(DiarizationError::Dropped)),
     };
-    store.drop_session(session, cause, now)
+    store.drop_session(session, cause, by)
 }
 
 /// Why the queue could not be exported.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use shared::clock::Elapsed;
 use shared::error::report;
 use shared::record::{Consent, GapCause, Status};
-use shared::store::{NewSession, SessionRow, SpeakerHint, StoreError};
+use shared::store::{By, NewSession, SessionRow, SpeakerHint, StoreError};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
@@ -178,7 +178,7 @@ impl Sessions {
             None => SpoolReader::open(&self.context.spool_file(session))?.refresh()?,
         };
         let now = self.context.now().wall;
-        self.context.store.end_session(session, samples, now, now)?;
+        self.context.store.end_session(session, samples, now, By::local(now))?;
         self.context.settled.notify_waiters();
         info!(session_id = session, seconds = crate::audio::seconds(samples), "Recording ended.");
         Ok(())

@@ -16,6 +16,7 @@ use crate::clock::{Clock, Now};
 use crate::error::{CircuitBreakerOpenError, FailedAttempt, Fault, GuardError, RetryExhaustedError, report};
 use crate::log::CRITICAL;
 use crate::retry::{self, Schedule};
+use crate::store::BreakerCommand;
 
 /// How a guarded call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +52,17 @@ pub trait BreakerStore: Send + Sync {
     /// Keeps the breaker as it is now, with the transition that led to it, if any, and says whether it could. That it
     /// could not is logged by itself: a call must not fail because its bookkeeping did.
     fn keep(&self, service: Service, stored: &Stored, moved: Option<Transition>, now: &Now) -> bool;
+    /// As [`BreakerStore::keep`], and with it that people asked for it.
+    fn keep_asked(
+        &self,
+        service: Service,
+        stored: &Stored,
+        moved: Option<Transition>,
+        _asked: &[BreakerCommand],
+        now: &Now,
+    ) -> bool {
+        self.keep(service, stored, moved, now)
+    }
     /// What was kept, if anything.
     fn kept(&self, service: Service) -> Option<Stored>;
     /// A guarded call ended: what failure rates are counted from.
@@ -89,6 +101,8 @@ struct Owned {
     tally: Tally,
     /// Whether the store could not keep the last change, and which transition it has missed.
     unkept: Option<Option<Transition>>,
+    /// What people asked and the store does not know yet.
+    asked: Vec<BreakerCommand>,
 }
 
 impl Owned {
@@ -99,7 +113,9 @@ impl Owned {
             (Some(missed), Some(moved)) => Some(Transition { from: missed.from, to: moved.to }),
             (missed, moved) => moved.or(missed),
         };
-        if !store.keep(self.breaker.service(), &self.breaker.stored(now), moved, now) {
+        if store.keep_asked(self.breaker.service(), &self.breaker.stored(now), moved, &self.asked, now) {
+            self.asked.clear();
+        } else {
             self.unkept = Some(moved);
         }
     }
@@ -126,7 +142,7 @@ impl Breakers {
         let now = clock.now();
         let restore = |service: Service| {
             let breaker = restored(store.as_ref(), service, policy(service), &now);
-            let mut owned = Owned { breaker, tally: Tally::default(), unkept: None };
+            let mut owned = Owned { breaker, tally: Tally::default(), unkept: None, asked: Vec::new() };
             owned.keep(store.as_ref(), None, &now);
             (service, owned)
         };
@@ -145,12 +161,23 @@ impl Breakers {
         service: Service,
         change: impl FnOnce(&mut Breaker, &Now) -> (T, Option<Transition>),
     ) -> Option<T> {
+        self.change_as_asked(service, None, change)
+    }
+
+    /// As [`Breakers::change`]; what a person asked is kept also if it changes nothing.
+    fn change_as_asked<T>(
+        &self,
+        service: Service,
+        asked: Option<BreakerCommand>,
+        change: impl FnOnce(&mut Breaker, &Now) -> (T, Option<Transition>),
+    ) -> Option<T> {
         let now = self.clock.now();
         let mut breakers = self.lock();
         let owned = breakers.get_mut(&service)?;
         let before = owned.breaker.stored(&now);
         let (answer, moved) = change(&mut owned.breaker, &now);
-        if owned.breaker.stored(&now) != before || owned.unkept.is_some() {
+        owned.asked.extend(asked);
+        if owned.breaker.stored(&now) != before || owned.unkept.is_some() || !owned.asked.is_empty() {
             owned.keep(self.store.as_ref(), moved, &now);
         }
         if let Some(moved) = moved {
@@ -200,17 +227,17 @@ impl Breakers {
 
     /// A person declares the service healthy.
     pub fn reset(&self, service: Service) {
-        self.change(service, |b, now| ((), b.reset(now)));
+        self.change_as_asked(service, Some(BreakerCommand::Reset), |b, now| ((), b.reset(now)));
     }
 
     /// A person holds the breaker open.
     pub fn force_open(&self, service: Service) {
-        self.change(service, |b, now| ((), b.force_open(now)));
+        self.change_as_asked(service, Some(BreakerCommand::ForceOpen), |b, now| ((), b.force_open(now)));
     }
 
     /// A person switches the breaker off.
     pub fn disable(&self, service: Service) {
-        self.change(service, |b, now| ((), b.disable(now)));
+        self.change_as_asked(service, Some(BreakerCommand::Disable), |b, now| ((), b.disable(now)));
     }
 
     /// What a health check of the service has found, or that it found nothing.

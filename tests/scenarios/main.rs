@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a scenario that cannot go on has failed")]
 
+mod audit;
 mod bad_input;
 mod dead_letters;
 mod doctor;
@@ -13,6 +14,7 @@ mod exports;
 mod guide_queries;
 mod health;
 mod interruptions;
+mod ledger;
 mod matrix;
 mod odd_recordings;
 mod process;

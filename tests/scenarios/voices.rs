@@ -61,6 +61,8 @@ fn an_enrolled_therapist_is_named_in_every_session_until_the_print_is_destroyed(
     assert_eq!(listed["voices"][0]["voice_id"], id);
     assert_eq!(room.ask("roomscribe", &["voice", "destroy", id, "--yes"])["destroyed"], id);
     assert_eq!(room.ask("roomscribe", &["voice", "list"])["voices"], json!([]));
+    let told = room.ask("roomscribe", &["audit"]).to_string();
+    assert!(told.contains("voice_enrolled") && told.contains("voice_destroyed") && !told.contains("Therapist"));
     drop(daemon);
     assert_eq!(speakers(&room.process(&talk).record)[0].0, "Speaker 1");
     refused(&room, &["voice", "destroy", id, "--yes"], 5, "no voice of this id");

@@ -1,8 +1,10 @@
 //! The field commands. With a daemon they speak to its socket; some also work on a root without one.
 
+mod audit;
 mod client;
 mod doctor;
 mod keys;
+mod ledger;
 mod models;
 mod process;
 mod queue;
@@ -158,6 +160,13 @@ enum Command {
         #[arg(long)]
         exhausted: bool,
     },
+    /// Prove that everything ever recorded is accounted for.
+    #[command(after_help = "Example: roomscribe ledger --json\n\nEnds with 0 if it adds up, else with 5.")]
+    Ledger,
+    /// Show who did what and when, or verify that the log of it is whole.
+    #[command(after_help = "Example: roomscribe audit --since 7d\n         roomscribe audit --verify\n\n\
+                            --verify ends with 0 if the log is whole, else with 5.")]
+    Audit(audit::AuditArguments),
     /// Show, fetch and verify models.
     #[command(after_help = "Example: roomscribe models fetch --root /tmp/box --from ../shared/models")]
     Models {
@@ -303,6 +312,8 @@ fn dispatch(command: Command, common: &Common) -> Answer {
         Command::Failures { since, exhausted } => queue::failures(&root, since, exhausted, common.json),
         Command::Voice { action } => local(voice::voice(root, action, common.json)),
         Command::Keys { action } => keys::keys(&root, &action, common.json),
+        Command::Ledger => local(ledger::ledger(root, common.json)),
+        Command::Audit(arguments) => local(audit::audit(root, arguments, common.json)),
         Command::Models { action } => models::models(&root, action, common.json),
     }
 }
@@ -345,6 +356,7 @@ fn print_export(root: &Root, session: &str, format: Format) -> Answer {
     let unreadable = |_| Failed::new(code::FAILED, "the stored record of this session cannot be read");
     let record: Record = serde_json::from_slice(&json).map_err(unreadable)?;
     let turns = crate::conclude::turns(&store, &Models::new(root), &record).map_err(|why| Failed::because(&why))?;
+    audit::exported(&store, session)?;
     say(export(&record, &turns, format).trim_end_matches('\n'));
     Ok(code::DONE)
 }

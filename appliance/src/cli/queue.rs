@@ -8,7 +8,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use shared::clock::{Clock as _, SystemClock, WallTime};
 use shared::paths::Root;
-use shared::store::{Dropped, QueueError, Store};
+use shared::store::{By, Dropped, QueueError, Store};
 
 use super::{Answer, Failed, client, code, say, waiting};
 use crate::queue;
@@ -54,7 +54,7 @@ pub enum QueueAction {
     },
 }
 
-fn now() -> WallTime {
+pub fn now() -> WallTime {
     SystemClock::new().now().wall
 }
 
@@ -125,11 +125,11 @@ fn offline(root: &Root, action: &QueueAction) -> Result<Value, Failed> {
         QueueAction::List | QueueAction::Export { .. } => queue::list(&store).map_err(because),
         QueueAction::Show { session } => queue::show(&store, session).map_err(because),
         QueueAction::Retry { session } => {
-            store.retry(session, true, now()).map_err(|why| failed(&why))?;
+            store.retry(session, true, By::local(now())).map_err(|why| failed(&why))?;
             queue::show(&store, session).map_err(because)
         }
         QueueAction::Drop { session, .. } => {
-            let dropped = queue::drop_session(&store, session, now()).map_err(|why| failed(&why))?;
+            let dropped = queue::drop_session(&store, session, By::local(now())).map_err(|why| failed(&why))?;
             destroy_audio(root, &store, session, dropped)?;
             queue::show(&store, session).map_err(because)
         }
@@ -151,7 +151,7 @@ fn destroy_audio(root: &Root, store: &Store, session: &str, dropped: Dropped) ->
         }
         Ok(()) | Err(_) => {}
     }
-    store.audio_destroyed(session, now()).map_err(|why| Failed::because(&why))
+    store.audio_destroyed(session, By::local(now())).map_err(|why| Failed::because(&why))
 }
 
 fn describe(action: &QueueAction, answer: &Value) -> String {

@@ -6,7 +6,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use shared::paths::Root;
 use shared::record::Status;
-use shared::store::SpeakerHint;
+use shared::store::{By, SpeakerHint};
 
 use super::{Answer, Failed, client, code, say, waiting};
 use crate::conclude::conclude;
@@ -61,7 +61,7 @@ fn here(root: &Root, id: &str, speakers: Option<SpeakerHint>) -> Result<(Value, 
     let context = super::open_here(root)?;
     let store = &context.store;
     let before = store.session(id).map_err(|why| Failed::because(&why))?;
-    store.relabel(id, speakers, context.now().wall).map_err(|why| Failed::because(&why))?;
+    store.relabel(id, speakers, By::local(context.now().wall)).map_err(|why| Failed::because(&why))?;
     let queued = store.session(id).map_err(|why| Failed::because(&why))?;
     if let Err(why) = conclude(&context, &queued) {
         // The daemon will find it where it was.

@@ -105,7 +105,7 @@ async fn here(root: &Root, action: &VoiceAction) -> Result<Value, Failed> {
             Ok(json!({ "voices": all.iter().map(voice_json).collect::<Vec<_>>() }))
         }
         VoiceAction::Destroy { voice, .. } => {
-            prints::destroy(&context.store, &context.keys, voice).map_err(failed)?;
+            prints::destroy(&context.store, &context.keys, voice, context.now().wall).map_err(failed)?;
             Ok(json!({ "destroyed": voice }))
         }
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension as _, params};
 
+use super::audit::{Action, By, tell};
 use super::sessions::event;
 use super::{Store, StoreError};
 use crate::breaker::{Service, Stored, Transition};
@@ -45,6 +46,7 @@ impl Store {
         service: Service,
         stored: &Stored,
         moved: Option<Transition>,
+        asked: &[BreakerCommand],
         now: &Now,
     ) -> Result<(), StoreError> {
         let mut connection = self.lock();
@@ -57,6 +59,10 @@ impl Store {
         if let Some(Transition { from, to }) = moved {
             let failure_count = stored.failure_count;
             event(&transaction, now.wall, &EventKind::Breaker { service, from, to, failure_count })?;
+        }
+        // What is asked of the link's breaker was written down when it was asked.
+        for command in asked.iter().filter(|_| service != Service::Sync) {
+            tell(&transaction, By::local(now.wall), Action::from(*command), service.name())?;
         }
         transaction.commit()?;
         Ok(())
@@ -97,10 +103,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn command_breaker(&self, service: Service, command: BreakerCommand, now: &Now) -> Result<(), StoreError> {
-        self.lock().execute(
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        transaction.execute(
             "insert into breaker_commands (service, action, at) values (?1, ?2, ?3)",
             params![service.name(), command.name(), now.wall.0],
         )?;
+        tell(&transaction, By::local(now.wall), Action::from(command), service.name())?;
+        transaction.commit()?;
         Ok(())
     }
 
@@ -134,7 +144,18 @@ impl BreakerStore for Store {
     }
 
     fn keep(&self, service: Service, stored: &Stored, moved: Option<Transition>, now: &Now) -> bool {
-        let kept = self.keep_breaker(service, stored, moved, now);
+        self.keep_asked(service, stored, moved, &[], now)
+    }
+
+    fn keep_asked(
+        &self,
+        service: Service,
+        stored: &Stored,
+        moved: Option<Transition>,
+        asked: &[BreakerCommand],
+        now: &Now,
+    ) -> bool {
+        let kept = self.keep_breaker(service, stored, moved, asked, now);
         if let Err(why) = &kept {
             tracing::error!(error = %report(why), service_name = %service, "A circuit breaker could not be stored.");
         }

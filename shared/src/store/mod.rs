@@ -3,6 +3,8 @@
 //! SQLite, WAL, `synchronous=FULL`: what a method has returned survives a power cut. A migration only adds, and
 //! the previous release can still read the file. All of the box's SQL is in this folder.
 
+mod audit;
+mod balance;
 mod breakers;
 mod calls;
 mod damage;
@@ -21,6 +23,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+pub use audit::{Action, Actor, AuditEntry, AuditHead, AuditLog, AuditRow, AuditVerdict, By, Flaw};
+pub use balance::{Balance, Imbalance};
 pub use breakers::BreakerCommand;
 pub use calls::{Rate, Rates};
 pub use damage::{Damage, Quarantined};
@@ -39,6 +43,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migration-2.sql"),
     include_str!("migration-3.sql"),
     include_str!("migration-4.sql"),
+    include_str!("migration-5.sql"),
 ];
 
 /// How long one process waits while the other writes. Writes take milliseconds; a card that stalls takes seconds.
@@ -145,6 +150,10 @@ fn named<T: serde::de::DeserializeOwned>(text: String) -> Result<T, serde_json::
     serde_json::from_value(serde_json::Value::String(text))
 }
 
+#[cfg(test)]
+mod audit_tests;
+#[cfg(test)]
+mod balance_tests;
 #[cfg(test)]
 mod keys_tests;
 #[cfg(test)]

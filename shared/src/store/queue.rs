@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde::{Deserialize, Serialize};
 
+use super::audit::{Action, By, tell};
 use super::sessions::{SpeakerHint, event};
 use super::{Store, StoreError};
 use crate::clock::WallTime;
@@ -143,11 +144,16 @@ impl Ledger {
     /// Whether the terms add up to everything.
     #[must_use]
     pub fn balances(&self) -> bool {
-        let sum = self.terms.values().fold(Held::default(), |sum, held| Held {
+        self.sum() == self.recorded
+    }
+
+    /// What all terms hold together.
+    #[must_use]
+    pub fn sum(&self) -> Held {
+        self.terms.values().fold(Held::default(), |sum, held| Held {
             sessions: sum.sessions + held.sessions,
             samples: sum.samples + held.samples,
-        });
-        sum == self.recorded
+        })
     }
 }
 
@@ -161,7 +167,7 @@ const PLACE: &str = "case
     when s.status = 'done' and s.diarization_status = 'failed' and s.audio = 'kept' then 'undiarized'
     end";
 
-const TERM: &str = "case
+pub(super) const TERM: &str = "case
     when s.status = 'withdrawn' then 'withdrawn'
     when s.dropped_at is not null and s.status = 'failed' then 'dropped'
     when s.status = 'failed' or (s.status = 'done' and o.state = 'refused') then 'dead_lettered'
@@ -171,7 +177,7 @@ const TERM: &str = "case
     when s.status in ('recording', 'paused') then 'recording'
     end";
 
-const WITH_OUTBOX: &str = "sessions s left join outbox o on o.session = s.id and o.revision = s.revision";
+pub(super) const WITH_OUTBOX: &str = "sessions s left join outbox o on o.session = s.id and o.revision = s.revision";
 
 impl Store {
     /// Every session that is not, or not well, at the clinic: the oldest first, at most `limit`.
@@ -196,7 +202,8 @@ impl Store {
     ///
     /// # Errors
     /// [`QueueError`]; nothing is changed then.
-    pub fn retry(&self, session: &str, diarize: bool, now: WallTime) -> Result<(), QueueError> {
+    pub fn retry(&self, session: &str, diarize: bool, by: impl Into<By>) -> Result<(), QueueError> {
+        let by @ By { at: now, .. } = by.into();
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         let standing = standing(&transaction, session)?;
@@ -247,6 +254,7 @@ impl Store {
                 _ => {}
             }
         }
+        tell(&transaction, by, Action::SessionRetried, session)?;
         transaction.commit()?;
         Ok(())
     }
@@ -256,7 +264,8 @@ impl Store {
     ///
     /// # Errors
     /// [`QueueError`]; nothing is changed then.
-    pub fn relabel(&self, session: &str, speakers: Option<SpeakerHint>, now: WallTime) -> Result<(), QueueError> {
+    pub fn relabel(&self, session: &str, speakers: Option<SpeakerHint>, by: impl Into<By>) -> Result<(), QueueError> {
+        let by @ By { at: now, .. } = by.into();
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         standing(&transaction, session)?.may_be_done_again()?;
@@ -274,6 +283,7 @@ impl Store {
         transaction
             .execute("update sessions set status = 'queued', updated_at = ?2 where id = ?1", params![session, now.0])?;
         event(&transaction, now, &EventKind::Session { session: session.into(), status: Status::Queued })?;
+        tell(&transaction, by, Action::SessionRelabelled, session)?;
         transaction.commit()?;
         Ok(())
     }
@@ -286,8 +296,9 @@ impl Store {
         &self,
         session: &str,
         cause: impl Fn(Task) -> Result<String, serde_json::Error>,
-        now: WallTime,
+        by: impl Into<By>,
     ) -> Result<Dropped, QueueError> {
+        let by @ By { at: now, .. } = by.into();
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         let standing = standing(&transaction, session)?;
@@ -309,6 +320,7 @@ impl Store {
         }
         transaction
             .execute("update sessions set dropped_at = ?2, updated_at = ?2 where id = ?1", params![session, now.0])?;
+        tell(&transaction, by, Action::SessionDropped, session)?;
         transaction.commit()?;
         Ok(dropped)
     }
@@ -347,27 +359,28 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn ledger(&self) -> Result<Ledger, StoreError> {
-        let connection = self.lock();
-        let held = |row: &rusqlite::Row<'_>, at: usize| -> rusqlite::Result<Held> {
-            Ok(Held {
-                sessions: row.get::<_, i64>(at)?.unsigned_abs(),
-                samples: row.get::<_, i64>(at + 1)?.unsigned_abs(),
-            })
-        };
-        let recorded =
-            connection.query_row("select count(*), coalesce(sum(samples), 0) from sessions", [], |row| held(row, 0))?;
-        let sql = format!("select {TERM} as term, count(*), sum(s.samples) from {WITH_OUTBOX} group by term");
-        let mut statement = connection.prepare_cached(&sql)?;
-        let rows = statement.query_map([], |row| Ok((row.get::<_, Option<String>>(0)?, held(row, 1)?)))?;
-        let mut terms = std::collections::BTreeMap::new();
-        for row in rows {
-            // A session without a term is missing from the sum, which then does not add up, as it should not.
-            if let (Some(term), held) = row? {
-                terms.insert(super::named(term)?, held);
-            }
-        }
-        Ok(Ledger { recorded, terms })
+        ledger_of(&*self.lock().transaction()?)
     }
+}
+
+/// Counted as of one moment, if in a transaction: another process may be beginning a session.
+pub(super) fn ledger_of(connection: &Connection) -> Result<Ledger, StoreError> {
+    let held = |row: &rusqlite::Row<'_>, at: usize| -> rusqlite::Result<Held> {
+        Ok(Held { sessions: row.get::<_, i64>(at)?.unsigned_abs(), samples: row.get::<_, i64>(at + 1)?.unsigned_abs() })
+    };
+    let recorded =
+        connection.query_row("select count(*), coalesce(sum(samples), 0) from sessions", [], |row| held(row, 0))?;
+    let sql = format!("select {TERM} as term, count(*), sum(s.samples) from {WITH_OUTBOX} group by term");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map([], |row| Ok((row.get::<_, Option<String>>(0)?, held(row, 1)?)))?;
+    let mut terms = std::collections::BTreeMap::new();
+    for row in rows {
+        // A session without a term is missing from the sum, which then does not add up, as it should not.
+        if let (Some(term), held) = row? {
+            terms.insert(super::named(term)?, held);
+        }
+    }
+    Ok(Ledger { recorded, terms })
 }
 
 struct Standing {

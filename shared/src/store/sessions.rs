@@ -3,6 +3,7 @@
 use rusqlite::{OptionalExtension as _, Row, params};
 use serde_json::Value;
 
+use super::audit::{Action, Actor, By, tell};
 use super::{Store, StoreError, named};
 use crate::breaker::Service;
 use crate::clock::WallTime;
@@ -224,6 +225,8 @@ impl Store {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         insert(&transaction, new, now)?;
+        let by = By { actor: Actor::of_role(new.consent.by.as_deref()), at: now };
+        tell(&transaction, by, Action::SessionStarted, &new.id)?;
         transaction.commit()?;
         Ok(())
     }
@@ -300,7 +303,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn set_status(&self, id: &str, status: Status, now: WallTime) -> Result<(), StoreError> {
+    pub fn set_status(&self, id: &str, status: Status, by: impl Into<By>) -> Result<(), StoreError> {
+        let by @ By { at: now, .. } = by.into();
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         let changed = transaction.execute(
@@ -309,6 +313,9 @@ impl Store {
         )?;
         if changed > 0 {
             event(&transaction, now, &EventKind::Session { session: id.into(), status })?;
+            if status == Status::Withdrawn {
+                tell(&transaction, by, Action::SessionWithdrawn, id)?;
+            }
         }
         transaction.commit()?;
         Ok(())
@@ -318,7 +325,8 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn end_session(&self, id: &str, samples: u64, ended_at: WallTime, now: WallTime) -> Result<(), StoreError> {
+    pub fn end_session(&self, id: &str, samples: u64, ended_at: WallTime, by: impl Into<By>) -> Result<(), StoreError> {
+        let by @ By { at: now, .. } = by.into();
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         transaction.execute(
@@ -326,6 +334,7 @@ impl Store {
             params![id, i64::try_from(samples).unwrap_or(i64::MAX), ended_at.0, now.0, Status::Queued.name()],
         )?;
         event(&transaction, now, &EventKind::Session { session: id.into(), status: Status::Queued })?;
+        tell(&transaction, by, Action::SessionEnded, id)?;
         transaction.commit()?;
         Ok(())
     }
@@ -357,6 +366,7 @@ impl Store {
         if let Some(cause) = failed {
             super::work::insert_failed(&transaction, &new.id, cause)?;
         }
+        tell(&transaction, By::local(now), Action::Imported, &new.id)?;
         transaction.commit()?;
         Ok(())
     }
@@ -452,11 +462,18 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn audio_destroyed(&self, session: &str, now: WallTime) -> Result<(), StoreError> {
-        self.lock().execute(
-            "update sessions set audio = 'destroyed', updated_at = ?2 where id = ?1",
-            params![session, now.0],
+    pub fn audio_destroyed(&self, session: &str, by: impl Into<By>) -> Result<(), StoreError> {
+        let by = by.into();
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        let destroyed = transaction.execute(
+            "update sessions set audio = 'destroyed', updated_at = ?2 where id = ?1 and audio <> 'destroyed'",
+            params![session, by.at.0],
         )?;
+        if destroyed > 0 {
+            tell(&transaction, by, Action::AudioDestroyed, session)?;
+        }
+        transaction.commit()?;
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! The prints of enrolled voices, as they lie in the database: sealed.
 
-use rusqlite::params;
+use rusqlite::{TransactionBehavior, params};
 
+use super::audit::{Action, By, tell};
 use super::{Store, StoreError};
 use crate::clock::WallTime;
 
@@ -21,11 +22,15 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn add_voice(&self, voice: &SealedVoice) -> Result<(), StoreError> {
-        self.lock().execute(
+    pub fn add_voice(&self, voice: &SealedVoice, by: By) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute(
             "insert into voices (id, made_at, print) values (?1, ?2, ?3)",
             params![voice.id, voice.made_at.0, voice.print],
         )?;
+        tell(&transaction, by, Action::VoiceEnrolled, &voice.id)?;
+        transaction.commit()?;
         Ok(())
     }
 
@@ -46,7 +51,14 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn remove_voice(&self, id: &str) -> Result<bool, StoreError> {
-        Ok(self.lock().execute("delete from voices where id = ?1", [id])? > 0)
+    pub fn remove_voice(&self, id: &str, by: By) -> Result<bool, StoreError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let had_one = transaction.execute("delete from voices where id = ?1", [id])? > 0;
+        if had_one {
+            tell(&transaction, by, Action::VoiceDestroyed, id)?;
+        }
+        transaction.commit()?;
+        Ok(had_one)
     }
 }

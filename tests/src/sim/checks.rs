@@ -91,6 +91,7 @@ impl Checker {
         self.every_record_has_its_parcel()?;
         self.audio_is_there_until_it_may_go(&spool)?;
         self.every_session_is_counted_once(sessions)?;
+        self.what_was_done_is_written_down()?;
         self.no_window_takes_the_box_down_more_than_three_times(sessions, script)?;
         self.no_words_are_withheld_for_their_speakers()?;
         self.records_say_what_happened(sessions, script)
@@ -144,6 +145,21 @@ impl Checker {
             return Err(format!("{} sessions were begun and {} are known", sessions.len(), known.len()));
         }
         Ok(())
+    }
+
+    /// A row of the audit log is there with what it tells, or neither is.
+    fn what_was_done_is_written_down(&self) -> Result<(), String> {
+        let sql = "with done (session, action) as (
+               select id, 'session_started' from sessions
+               union all select id, 'session_ended' from sessions where ended_at is not null
+               union all select id, 'session_dropped' from sessions where dropped_at is not null
+               union all select id, 'audio_destroyed' from sessions where audio = 'destroyed')
+             select action || ' of ' || session from done where not exists (
+               select 1 from audit a where a.subject = done.session and a.action = done.action) limit 1";
+        match self.room.query_row(sql, [], |row| row.get::<_, String>(0)).optional().map_err(text)? {
+            Some(done) => Err(format!("{done} is not in the audit log")),
+            None => Ok(()),
+        }
     }
 
     fn no_window_takes_the_box_down_more_than_three_times(

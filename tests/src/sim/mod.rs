@@ -122,9 +122,13 @@ impl World {
             return Err(why);
         }
         if let Some(context) = &self.room.context {
-            let ledger = context.store.ledger().map_err(|why| why.to_string())?;
-            if !ledger.balances() {
-                return Err(format!("the ledger does not balance: {ledger:?}"));
+            let balance = context.store.balance().map_err(|why| why.to_string())?;
+            if !balance.ledger.balances() || !balance.findings.is_empty() {
+                return Err(format!("the ledger does not balance: {balance:?}"));
+            }
+            let verdict = context.store.verify_audit(None).map_err(|why| why.to_string())?;
+            if let Some(flaw) = verdict.flaw {
+                return Err(format!("the audit log is not whole: {flaw}"));
             }
         }
         for (service, view) in self.breakers() {
