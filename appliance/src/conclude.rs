@@ -85,10 +85,13 @@ async fn conclude_ready(context: &Arc<Context>) -> Result<(), StoreError> {
 
 /// What cannot be read of a session is made again, or given up, so that it does not stand still for ever.
 fn mend(context: &Context, session: &str, why: &ConcludeError) -> Result<(), StoreError> {
-    if !matches!(why, ConcludeError::Store(StoreError::Damaged(_))) {
-        return Ok(());
-    }
     let (store, now) = (&context.store, context.now().wall);
+    match why {
+        ConcludeError::Store(StoreError::Damaged(_)) => {}
+        // Nothing that is made of it could be kept.
+        ConcludeError::Store(why) if why.is_content_lost() => return store.content_lost(session, why, now),
+        ConcludeError::Store(_) | ConcludeError::Record(_) => return Ok(()),
+    }
     let transcription = TaskFailure::at_once(TranscriptionError::Damaged);
     let diarization = TaskFailure::at_once(DiarizationError::Damaged);
     let rows = store.mend_rows::<Transcribed, _>(session, Task::Transcription, &transcription, now)?
@@ -177,7 +180,11 @@ fn announce_failure(context: &Context, failed: &ProcessingError, is_critical: bo
 
 /// The newest record of a session, if it has one that can be read.
 fn last_record(context: &Context, session: &SessionRow) -> Result<Option<Record>, StoreError> {
-    Ok(context.store.record(&session.id)?.and_then(|json| serde_json::from_slice(&json).ok()))
+    match context.store.record(&session.id) {
+        Ok(json) => Ok(json.and_then(|json| serde_json::from_slice(&json).ok())),
+        Err(StoreError::Damaged(_)) => Ok(None),
+        Err(why) => Err(why),
+    }
 }
 
 fn has_transcript(context: &Context, session: &SessionRow) -> Result<bool, StoreError> {

@@ -151,7 +151,13 @@ impl From<StoreError> for Refusal {
     fn from(why: StoreError) -> Self {
         let status = match why {
             StoreError::NoSession => StatusCode::NOT_FOUND,
-            StoreError::Sqlite(_) | StoreError::Damaged(_) | StoreError::Folder(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            StoreError::ContentGone => StatusCode::GONE,
+            StoreError::Sqlite(_)
+            | StoreError::Damaged(_)
+            | StoreError::Folder(_)
+            | StoreError::NoKeys
+            | StoreError::Keys(_)
+            | StoreError::NotSealed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         refusal(status, &why)
     }

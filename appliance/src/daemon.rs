@@ -101,8 +101,11 @@ pub async fn run(root: Root) -> Result<(), DaemonError> {
     // First of all the room: whatever else fails, what is said is recorded.
     sessions.take_up()?;
     keeper::remove_orphans(&context);
+    keeper::destroy_orphan_keys(&context);
     keeper::owe_earlier_records(&context)?;
     let voices = start_work(&context);
+    let earlier = context.clone();
+    tokio::task::spawn_blocking(move || keeper::seal_earlier(&earlier));
     tokio::task::spawn_local(keeper::keep(context.clone(), Some(sessions.clone())));
     let listener = bind(&context.root)?;
     let app = router(Control { context: context.clone(), sessions: sessions.clone(), voices });

@@ -9,8 +9,9 @@ use std::time::Duration;
 use shared::alert::{self, Alert, AlertName, AlertState};
 use shared::breaker::Service;
 use shared::error::report;
+use shared::keys::Purpose;
 use shared::record::Record;
-use shared::store::{Parcel, StoreError};
+use shared::store::{Earlier, Parcel, StoreError};
 use shared::wire::{AudioProcessingHealth, BoxHealth, BreakerHealth, CaptureHealth};
 use tracing::{error, info, warn};
 
@@ -144,16 +145,40 @@ fn tick(
 }
 
 fn destroy_audio(context: &Context, session: &str, why: &'static str) -> Result<(), StoreError> {
-    match std::fs::remove_file(context.spool_file(session)) {
-        Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
-            error!(session_id = session, error = %why, "Audio could not be removed; trying again.");
-        }
-        Ok(()) | Err(_) => {
+    match context.destroy_audio(session) {
+        Err(why) => error!(session_id = session, error = %report(&why), "Audio could not be destroyed; trying again."),
+        Ok(()) => {
             context.store.audio_destroyed(session, context.now().wall)?;
             info!(session_id = session, why, "Audio destroyed.");
         }
     }
     Ok(())
+}
+
+/// Destroys keys that belong to no session: what a start left that was cut short. Nothing is sealed with them that
+/// anybody would look for.
+pub fn destroy_orphan_keys(context: &Context) {
+    for purpose in [Purpose::Audio, Purpose::Content] {
+        for session in context.keys.owners(purpose).unwrap_or_default() {
+            if context.store.has_session(&session).is_ok_and(|known| !known) {
+                let destroyed = context.keys.destroy(&session, &[purpose]).is_ok();
+                warn!(session_id = session, %purpose, destroyed, "A key of no session was found.");
+            }
+        }
+    }
+}
+
+/// Seals what releases before this one stored plain.
+pub fn seal_earlier(context: &Context) {
+    match context.store.seal_earlier() {
+        Ok(Earlier { sealed: 0, left: 0, is_log_empty: true }) => {}
+        Ok(Earlier { sealed, left, is_log_empty }) => {
+            info!(sealed, left, is_log_empty, "What was stored plain before is sealed.");
+        }
+        Err(why) => {
+            error!(error = %report(&why), "What was stored plain before could not all be sealed; the next start tries again.");
+        }
+    }
 }
 
 /// Removes recordings that belong to no session: what an import or a start left that was killed before it was one.
@@ -163,9 +188,18 @@ pub fn remove_orphans(context: &Context) {
         let session = file.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_owned();
         let is_spool = file.extension().is_some_and(|e| e == "rspool");
         if is_spool && context.store.has_session(&session).is_ok_and(|known| !known) {
-            let removed = std::fs::remove_file(&file).is_ok();
+            let removed = context.destroy_audio(&session).is_ok();
             warn!(session_id = session, removed, "A recording of no session was found.");
         }
+    }
+}
+
+fn readable_record(context: &Context, session: &str) -> Result<Option<Record>, StoreError> {
+    match context.store.record(session) {
+        Ok(json) => Ok(json.and_then(|json| serde_json::from_slice(&json).ok())),
+        Err(StoreError::Damaged(_)) => Ok(None),
+        Err(why) if why.is_content_lost() => Ok(None),
+        Err(why) => Err(why),
     }
 }
 
@@ -177,9 +211,9 @@ pub fn owe_earlier_records(context: &Context) -> Result<(), StoreError> {
     if context.clinic.is_none() {
         return Ok(());
     }
-    for json in context.store.records_without_parcel()? {
-        let Ok(mut record) = serde_json::from_slice::<Record>(&json) else {
-            error!("A stored record cannot be read; it is not sent.");
+    for session in context.store.without_parcel()? {
+        let Some(mut record) = readable_record(context, &session)? else {
+            error!(session_id = session, "A stored record cannot be read; it is not sent.");
             continue;
         };
         record.box_id = context.settings.box_id().to_owned();

@@ -34,3 +34,6 @@ pub mod voicing;
 pub mod who;
 pub mod windows;
 pub mod worker;
+
+#[cfg(test)]
+mod sealing_tests;

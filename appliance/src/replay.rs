@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use shared::clock::WallTime;
+use shared::error::report;
 use shared::settings::Replay;
 use shared::store::{QueueError, StoreError};
 use tracing::{info, warn};
@@ -59,6 +60,10 @@ impl Night {
         for session in context.store.to_replay(settings.times, PAUSE_MS, now.wall)? {
             match context.store.retry(&session, context.settings.session.diarization, now.wall) {
                 Ok(()) => info!(session_id = session, "A failed session is tried again."),
+                Err(QueueError::Store(why)) if why.is_content_lost() => {
+                    warn!(session_id = session, error = %report(&why), "A failed session cannot be tried again.");
+                    context.store.content_lost(&session, &why, now.wall)?;
+                }
                 Err(QueueError::Store(why)) => return Err(why),
                 Err(why) => warn!(session_id = session, error = %why, "A failed session cannot be tried again."),
             }

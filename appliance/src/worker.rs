@@ -46,6 +46,7 @@ pub async fn transcription_lane(context: Arc<Context>, engine: impl Transcriber)
         task: Task::Transcription,
         lead: 0,
         exhausted: TranscriptionError::ClaimsExhausted,
+        damaged: TranscriptionError::Damaged,
         invalid: |problem| TranscriptionError::AudioInvalid { problem },
         fault: |fault| TranscriptionError::Engine { fault },
     };
@@ -83,6 +84,7 @@ pub async fn diarization_lane(context: Arc<Context>, mut engine: impl Voices) {
         task: Task::Diarization,
         lead: CHUNK as u64,
         exhausted: DiarizationError::ClaimsExhausted,
+        damaged: DiarizationError::Damaged,
         invalid: |_| DiarizationError::AudioInvalid,
         fault: |fault| DiarizationError::Engine { fault },
     };
@@ -96,6 +98,8 @@ struct Kind<E> {
     /// Samples before a window that are read with it.
     lead: u64,
     exhausted: E,
+    /// For what cannot be kept, because the key of its session is gone.
+    damaged: E,
     invalid: fn(String) -> E,
     fault: fn(EngineFault) -> E,
 }
@@ -156,7 +160,7 @@ fn admit_refused(context: &Context, task: Task) -> Result<usize, StoreError> {
     if may_try { context.store.admit_refused(task) } else { Ok(0) }
 }
 
-async fn work<R: Serialize, E: Fault + Serialize>(
+async fn work<R: Serialize, E: Fault + Serialize + Clone>(
     context: &Context,
     kind: &Kind<E>,
     claim: &Claim,
@@ -167,6 +171,12 @@ async fn work<R: Serialize, E: Fault + Serialize>(
     let (store, task) = (&context.store, kind.task);
     if store.session(&claim.session)?.status == Status::Queued {
         store.set_status(&claim.session, Status::Processing, context.now().wall)?;
+    }
+    if let Some(why) = store.content_trouble(&claim.session)? {
+        error!(session_id = claim.session, error = %report(&why), service_name = %task, "What this window holds could not be kept.");
+        store.fail(claim.id, 0, &TaskFailure::at_once(kind.damaged.clone()), &[])?;
+        context.settled.notify_waiters();
+        return Ok(());
     }
     let lead = kind.lead.min(claim.window.start_sample);
     let pcm = match read(context, claim, lead, spool) {

@@ -6,17 +6,19 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use shared::alert::{AlertName, evaluate};
 use shared::breaker::{Service, StateName};
 use shared::clock::{Clock as _, SystemClock, WallTime};
+use shared::keys::BoxKeys;
 use shared::paths::Root;
 use shared::record::{
     Attempts, Consent, DiarizationStatus, Processing, Record, Said, Segment, SpeakerCount, Status, TimeQuality, VERSION,
 };
 use shared::seal::{Address, ClinicPublic, sha256};
-use shared::store::{Finish, NewSession, OutboxState, Rates, SpeakerHint, Store};
+use shared::store::{Finish, KeyStore, NewSession, OutboxState, Rates, SpeakerHint, Store};
 use shared::wire::{Board, BoardAlert, BoxHealth, BreakerHealth, CaptureHealth, MAX_PARCEL_BYTES, QueueHealth, Topics};
 use sync::clinic::store::ClinicStore;
 use sync::mqtt::{MqttBroker, MqttLine};
@@ -96,7 +98,9 @@ impl World {
         answer(command(env!("CARGO_BIN_EXE_roomscribe-sync")).args(["enrol", "--from"]).arg(&link));
         let settings = shared::settings::Settings::load(&Root::new(folder.path()), |_| None).unwrap();
         let link = settings.link.unwrap();
-        let store = Store::open(&Root::new(folder.path()).database()).unwrap();
+        let root = Root::new(folder.path());
+        let keys = KeyStore::open(&root.key_store(), BoxKeys::find(&root, None).unwrap().keys).unwrap();
+        let store = Store::open(&root.database()).unwrap().sealing_with(Arc::new(keys));
         let clinic = ClinicPublic::from_hex(&link.sealing_key, &link.signing_key).unwrap();
         Self { folder, port, store, clinic, topics: Topics::new("north") }
     }

@@ -32,9 +32,9 @@ that test fail when it is planted. `./dev mutants` plants them all; this page is
 """
 
 BUGS = """
-Bugs that the simulation must catch, one at a time, within so many seeds:
+Bugs that the simulation must catch, one at a time, within so many seeds, or else a test:
 
-| what must hold | planted bug | seeds |
+| what must hold | planted bug | seeds or test |
 |---|---|---|
 """
 
@@ -57,7 +57,7 @@ def table():
     all_of_them = mutations()
     text = HEAD + "".join(row(m) for m in all_of_them if "heading" in m)
     return text + BUGS + "".join(
-        f"| {m['code']} | `{m['name']}` | {m['seeds']} |\n" for m in all_of_them if "heading" not in m
+        f"| {m['code']} | `{m['name']}` | {m.get('seeds') or test(m)} |\n" for m in all_of_them if "heading" not in m
     )
 
 

@@ -22,13 +22,14 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde_json::json;
 use shared::error::report;
+use shared::keys::BoxKeyError;
 use shared::log::{self, Style};
 use shared::paths::Root;
 use shared::record::Record;
-use shared::store::{SpeakerHint, Store};
+use shared::store::{KeyStore, SpeakerHint, Store};
 
-use crate::context::{Context, StartError};
-use crate::daemon::{DaemonError, open};
+use crate::context::{Context, StartError, open_keys};
+use crate::daemon::{DaemonError, credentials, open};
 use crate::engine::serve::{EngineCommand, serve};
 use crate::export::{Format, export};
 use crate::models::Models;
@@ -331,7 +332,10 @@ fn local(work: impl Future<Output = Answer>) -> Answer {
 fn open_here(root: &Root) -> Result<Arc<Context>, Failed> {
     let key = root.development_box_keys();
     let had_key = key.exists();
-    let context = open(root.clone()).map_err(not_opened)?;
+    let context = open(root.clone()).map_err(|why| match why {
+        DaemonError::Start(why @ StartError::BoxKey { .. }) => no_keys(&why),
+        why => not_opened(why),
+    })?;
     if !had_key && key.exists() {
         complain(&format!(
             "made a development key, which protects nothing from who has this folder: {}",
@@ -341,7 +345,34 @@ fn open_here(root: &Root) -> Result<Arc<Context>, Failed> {
     Ok(context)
 }
 
-/// The store of a root on which there has been a box.
+/// Where what was said is to be read without a daemon, and the box key is not here.
+const NO_CREDENTIAL: &str = "what was said is sealed by the box key, which only the service is given: put \
+    `systemd-run --pipe --wait --property=LoadCredentialEncrypted=box-keys` before this command";
+
+fn no_keys(why: &StartError) -> Failed {
+    match why {
+        StartError::BoxKey { source: BoxKeyError::CredentialMissing } => Failed::new(code::FAILED, NO_CREDENTIAL),
+        StartError::BoxKey { .. }
+        | StartError::Folder { .. }
+        | StartError::Busy
+        | StartError::Store(_)
+        | StartError::Keys { .. }
+        | StartError::ClinicKeys(_) => Failed::because(why),
+    }
+}
+
+/// The keys of a root, for work without a daemon.
+fn keys_of(root: &Root) -> Result<KeyStore, Failed> {
+    open_keys(root, credentials().as_deref()).map_err(|why| no_keys(&why))
+}
+
+/// As [`store`], for reading what was said.
+fn store_with_keys(root: &Root) -> Result<Store, Failed> {
+    let store = store(root)?;
+    Ok(store.sealing_with(Arc::new(keys_of(root)?)))
+}
+
+/// The store of a root on which there has been a box, without what was said.
 fn store(root: &Root) -> Result<Store, Failed> {
     if !root.database().exists() {
         return Err(Failed::new(code::FAILED, format!("there is no box in {}", root.path().display())));
@@ -350,7 +381,7 @@ fn store(root: &Root) -> Result<Store, Failed> {
 }
 
 fn print_export(root: &Root, session: &str, format: Format) -> Answer {
-    let store = store(root)?;
+    let store = store_with_keys(root)?;
     let json = store.record(session).map_err(|why| Failed::because(&why))?;
     let json = json.ok_or_else(|| Failed::new(code::FAILED, "there is no record of this session on this box"))?;
     let unreadable = |_| Failed::new(code::FAILED, "the stored record of this session cannot be read");

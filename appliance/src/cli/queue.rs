@@ -7,8 +7,9 @@ use clap::Subcommand;
 use hyper::Method;
 use serde_json::{Value, json};
 use shared::clock::{Clock as _, SystemClock, WallTime};
+use shared::error::report;
 use shared::paths::Root;
-use shared::store::{By, Dropped, QueueError, Store};
+use shared::store::{By, Dropped, KeyStore, QueueError, Store};
 
 use super::{Answer, Failed, client, code, say, waiting};
 use crate::queue;
@@ -119,7 +120,14 @@ fn path(action: &QueueAction) -> (Method, String) {
 
 /// Without a daemon: what is put to work again is done by the next one.
 fn offline(root: &Root, action: &QueueAction) -> Result<Value, Failed> {
-    let store = super::store(root)?;
+    let store = match action {
+        QueueAction::Check | QueueAction::Repair => super::store_with_keys(root)?,
+        QueueAction::List
+        | QueueAction::Show { .. }
+        | QueueAction::Retry { .. }
+        | QueueAction::Drop { .. }
+        | QueueAction::Export { .. } => super::store(root)?,
+    };
     let because = |why| Failed::because(&why);
     match action {
         QueueAction::List | QueueAction::Export { .. } => queue::list(&store).map_err(because),
@@ -129,8 +137,9 @@ fn offline(root: &Root, action: &QueueAction) -> Result<Value, Failed> {
             queue::show(&store, session).map_err(because)
         }
         QueueAction::Drop { session, .. } => {
+            let keys = super::keys_of(root)?;
             let dropped = queue::drop_session(&store, session, By::local(now())).map_err(|why| failed(&why))?;
-            destroy_audio(root, &store, session, dropped)?;
+            destroy_audio(root, &store, &keys, session, dropped)?;
             queue::show(&store, session).map_err(because)
         }
         QueueAction::Check => Ok(json!({ "damage": store.check().map_err(because)? })),
@@ -139,18 +148,14 @@ fn offline(root: &Root, action: &QueueAction) -> Result<Value, Failed> {
 }
 
 /// Where no daemon does it. A session that was to be processed keeps its audio until one has concluded it.
-fn destroy_audio(root: &Root, store: &Store, session: &str, dropped: Dropped) -> Result<(), Failed> {
+fn destroy_audio(root: &Root, store: &Store, keys: &KeyStore, session: &str, dropped: Dropped) -> Result<(), Failed> {
     match dropped {
         Dropped::Queued => return Ok(()),
         Dropped::DeadLetter => {}
     }
-    match std::fs::remove_file(root.spool().join(format!("{session}.rspool"))) {
-        Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
-            let message = format!("the session is dropped, but its audio cannot be removed: {why}");
-            return Err(Failed::new(code::FAILED, message));
-        }
-        Ok(()) | Err(_) => {}
-    }
+    crate::context::destroy_audio(root, keys, session).map_err(|why| {
+        Failed::new(code::FAILED, format!("the session is dropped, but its audio is not destroyed: {}", report(&why)))
+    })?;
     store.audio_destroyed(session, By::local(now())).map_err(|why| Failed::because(&why))
 }
 

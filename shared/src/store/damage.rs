@@ -1,5 +1,5 @@
 //! Rows that cannot be read any more: found, put aside as they were, and made readable again, so that none stops the
-//! rest. What was found is kept in `quarantine` and shown to nobody: it may have been said.
+//! rest. What was found is kept in `quarantine` and shown to nobody: it may have been said, and is then sealed.
 //!
 //!   sessions.status    ▶ failed: a dead letter that a person can retry
 //!   sessions.…         ▶ the value that promises least
@@ -12,10 +12,12 @@ use rusqlite::{Connection, params};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
+use super::content::result_place;
 use super::{Store, StoreError, named};
 use crate::breaker::Stored;
 use crate::clock::WallTime;
 use crate::error::ProcessingError;
+use crate::keys::is_sealed;
 use crate::record::{Consent, DiarizationStatus, Status, TimeQuality};
 use crate::seal::sha256;
 use crate::task::Task;
@@ -176,20 +178,23 @@ const COLUMNS: &[Column] = &[
 ];
 
 /// Looked at only by `check` and `repair`: they read everything. What lies behind a blob counts as read with it.
-const CONTENT: &[Column] = &[
-    Column {
-        source: "work",
-        field: "history",
-        select: "select id, session, history from work",
-        is_readable: |value| or_null(value, is_json::<IgnoredAny>),
-        why: NO_JSON,
-        fix: "update work set history = null where id = ?1",
-        remedy: "its attempts are forgotten",
-    },
+const CONTENT: &[Column] = &[Column {
+    source: "work",
+    field: "history",
+    select: "select id, session, history from work",
+    is_readable: |value| or_null(value, is_json::<IgnoredAny>),
+    why: NO_JSON,
+    fix: "update work set history = null where id = ?1",
+    remedy: "its attempts are forgotten",
+}];
+
+/// As [`CONTENT`], and sealed: `select` also gives the place that each is sealed for. A store without keys takes what
+/// is sealed for readable.
+const SEALED: &[Column] = &[
     Column {
         source: "work",
         field: "result",
-        select: "select id, session, result from work where result is not null",
+        select: "select id, session, result, 'work/' || task || '/' || number from work where result is not null",
         is_readable: is_json::<IgnoredAny>,
         why: NO_JSON,
         fix: "update work set state = 'pending', result = null, claims = 0 where id = ?1",
@@ -198,7 +203,7 @@ const CONTENT: &[Column] = &[
     Column {
         source: "records",
         field: "record",
-        select: "select rowid, session, record from records",
+        select: "select rowid, session, record, 'record/' || revision from records",
         is_readable: is_json::<IgnoredAny>,
         why: NO_JSON,
         fix: "delete from records where rowid = ?1",
@@ -210,8 +215,12 @@ struct Found {
     damage: Damage,
     row: i64,
     value: Value,
-    fix: &'static str,
+    /// None where nothing can be done about it.
+    fix: Option<&'static str>,
 }
+
+const GONE: &str = "cannot be opened: the key of the session's content is gone";
+const GONE_REMEDY: &str = "if keys.db was lost, put it back from before; repair changes nothing of it";
 
 fn search(connection: &Connection, columns: &'static [Column]) -> Result<Vec<Found>, StoreError> {
     let mut found = Vec::new();
@@ -223,11 +232,18 @@ fn search(connection: &Connection, columns: &'static [Column]) -> Result<Vec<Fou
             if !(column.is_readable)(&value) {
                 let Column { source, field, why, remedy, fix, .. } = *column;
                 let damage = Damage { source, key: row.get(1)?, field, why, remedy };
-                found.push(Found { damage, row: row.get(0)?, value, fix });
+                found.push(Found { damage, row: row.get(0)?, value, fix: Some(fix) });
             }
         }
     }
     Ok(found)
+}
+
+/// Whether a value that may be sealed can be read.
+enum Reading {
+    Readable,
+    Damaged,
+    Gone,
 }
 
 fn altered_parcels(connection: &Connection) -> Result<Vec<Found>, StoreError> {
@@ -245,7 +261,7 @@ fn altered_parcels(connection: &Connection) -> Result<Vec<Found>, StoreError> {
                 why: "does not have its checksum",
                 remedy: "it is sent no more; roomscribe queue retry makes the next revision",
             };
-            let fix = "update outbox set state = 'refused', reason = 'damaged' where rowid = ?1";
+            let fix = Some("update outbox set state = 'refused', reason = 'damaged' where rowid = ?1");
             found.push(Found { damage, row: row.get(0)?, value: Value::Null, fix });
         }
     }
@@ -283,7 +299,9 @@ impl Store {
                 remedy: "copy the folder, then: sqlite3 roomscribe.db .recover",
             });
         }
-        for found in [search(&connection, COLUMNS)?, search(&connection, CONTENT)?, altered_parcels(&connection)?] {
+        let content = self.search_sealed(&connection)?;
+        let columns = [search(&connection, COLUMNS)?, search(&connection, CONTENT)?];
+        for found in columns.into_iter().chain([content, altered_parcels(&connection)?]) {
             all.extend(found.into_iter().map(|f| f.damage));
         }
         Ok(all)
@@ -308,8 +326,67 @@ impl Store {
         let mut connection = self.lock();
         let mut found = search(&connection, COLUMNS)?;
         found.extend(search(&connection, CONTENT)?);
+        found.extend(self.search_sealed(&connection)?);
         found.extend(altered_parcels(&connection)?);
         settle(&mut connection, found, now)
+    }
+
+    fn search_sealed(&self, connection: &Connection) -> Result<Vec<Found>, StoreError> {
+        let mut found: Vec<Found> = Vec::new();
+        for column in SEALED {
+            let Column { source, field, why, remedy, fix, is_readable, .. } = *column;
+            let mut statement = connection.prepare(column.select)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                let (key, value): (String, Value) = (row.get(1)?, row.get(2)?);
+                let is_told =
+                    |last: &Found| last.fix.is_none() && last.damage.source == source && last.damage.key == key;
+                match self.reading(&key, &row.get::<_, String>(3)?, &value, is_readable)? {
+                    Reading::Readable => {}
+                    Reading::Damaged => {
+                        let value = self.to_put_aside(&key, (source, field), value);
+                        let damage = Damage { source, key, field, why, remedy };
+                        found.push(Found { damage, row: row.get(0)?, value, fix: Some(fix) });
+                    }
+                    Reading::Gone if found.last().is_some_and(is_told) => {}
+                    Reading::Gone => {
+                        let damage = Damage { source, key, field, why: GONE, remedy: GONE_REMEDY };
+                        found.push(Found { damage, row: row.get(0)?, value: Value::Null, fix: None });
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn reading(
+        &self,
+        session: &str,
+        place: &str,
+        value: &Value,
+        is_readable: fn(&Value) -> bool,
+    ) -> Result<Reading, StoreError> {
+        let is_readable = |value| if is_readable(value) { Reading::Readable } else { Reading::Damaged };
+        let Value::Blob(stored) = value else { return Ok(is_readable(value)) };
+        if !is_sealed(stored) {
+            return Ok(is_readable(value));
+        }
+        match self.open_sealed(session, place, stored.clone()) {
+            Ok(json) => Ok(is_readable(&Value::Blob(json))),
+            Err(StoreError::NoKeys) => Ok(Reading::Readable),
+            Err(StoreError::Damaged(_)) => Ok(Reading::Damaged),
+            Err(why) if why.is_content_lost() => Ok(Reading::Gone),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// Whether what was stored of a result is what `R` is read from.
+    fn is_result<R: DeserializeOwned>(&self, session: &str, place: &str, stored: Vec<u8>) -> Result<bool, StoreError> {
+        match self.open_sealed(session, place, stored) {
+            Ok(json) => Ok(serde_json::from_slice::<R>(&json).is_ok()),
+            Err(StoreError::Damaged(_)) => Ok(false),
+            Err(why) => Err(why),
+        }
     }
 
     /// Rows of a task of a session whose result or cause this version cannot read: a result is made again while there
@@ -328,11 +405,14 @@ impl Store {
         let transaction = connection.transaction()?;
         let damaged = serde_json::to_string(damaged)?;
         let mut mended = 0;
-        for (id, result, cause) in contents(&transaction, session, task)? {
-            let bad_result = result.as_ref().is_some_and(|r| serde_json::from_slice::<R>(r).is_err());
+        for (id, number, result, cause) in contents(&transaction, session, task)? {
+            let place = result_place(task.name(), number);
+            let is_result = |stored: &Vec<u8>| self.is_result::<R>(session, &place, stored.clone());
+            let bad_result = !result.as_ref().map_or(Ok(true), is_result)?;
             let bad_cause = cause.as_ref().is_some_and(|c| serde_json::from_str::<E>(c).is_err());
             if bad_result {
-                put_aside(&transaction, now, ("work", session, "result", NO_JSON), &result.into())?;
+                let aside = self.to_put_aside(session, ("work", "result"), result.into());
+                put_aside(&transaction, now, ("work", session, "result", NO_JSON), &aside)?;
                 transaction.execute(
                     "update work set result = null, claims = 0, cause = ?2,
                        state = case when (select audio from sessions where id = ?3) = 'kept' then 'pending'
@@ -372,24 +452,25 @@ impl Store {
     }
 }
 
-type Content = (i64, Option<Vec<u8>>, Option<String>);
+type Content = (i64, u32, Option<Vec<u8>>, Option<String>);
 
 fn contents(connection: &Connection, session: &str, task: Task) -> Result<Vec<Content>, StoreError> {
-    let mut statement =
-        connection.prepare("select id, result, cause from work where session = ?1 and task = ?2 order by number")?;
-    let rows = statement.query_map(params![session, task.name()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let mut statement = connection
+        .prepare("select id, number, result, cause from work where session = ?1 and task = ?2 order by number")?;
+    let rows = statement
+        .query_map(params![session, task.name()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn settle(connection: &mut Connection, found: Vec<Found>, now: WallTime) -> Result<Vec<Damage>, StoreError> {
-    if found.is_empty() {
-        return Ok(Vec::new());
-    }
+    let mut mended = Vec::new();
     let transaction = connection.transaction()?;
-    for Found { damage, row, value, fix } in &found {
-        put_aside(&transaction, now, (damage.source, &damage.key, damage.field, damage.why), value)?;
+    for Found { damage, row, value, fix } in found {
+        let Some(fix) = fix else { continue };
+        put_aside(&transaction, now, (damage.source, &damage.key, damage.field, damage.why), &value)?;
         transaction.execute(fix, [row])?;
+        mended.push(damage);
     }
     transaction.commit()?;
-    Ok(found.into_iter().map(|f| f.damage).collect())
+    Ok(mended)
 }

@@ -98,12 +98,38 @@ impl KeyStore {
         if let Some(wrapped) = wrapped(&transaction, owner, purpose)? {
             return Ok(self.boxes.unwrap(&wrapped, owner, purpose)?);
         }
+        let key = self.insert(&transaction, owner, purpose, now)?;
+        transaction.commit()?;
+        Ok(key)
+    }
+
+    /// Makes a key of that purpose for each owner who has none, all or none of them. What is no owner gets none.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub fn make_all(&self, owners: &[String], purpose: Purpose, now: WallTime) -> Result<(), KeyError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for owner in owners.iter().filter(|owner| is_id(owner)) {
+            if wrapped(&transaction, owner, purpose)?.is_none() {
+                self.insert(&transaction, owner, purpose, now)?;
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+
+    fn insert(
+        &self,
+        connection: &Connection,
+        owner: &str,
+        purpose: Purpose,
+        now: WallTime,
+    ) -> Result<DataKey, KeyError> {
         let key = DataKey::generate(owner, purpose)?;
-        transaction.execute(
+        connection.execute(
             "insert into keys (owner, purpose, wrapped, made_at) values (?1, ?2, ?3, ?4)",
             params![owner, purpose.name(), self.boxes.wrap(&key)?.bytes(), now.0],
         )?;
-        transaction.commit()?;
         Ok(key)
     }
 

@@ -7,8 +7,10 @@ mod audit;
 mod balance;
 mod breakers;
 mod calls;
+mod content;
 mod damage;
 mod disk;
+mod earlier;
 mod key_error;
 mod keys;
 mod outbox;
@@ -18,17 +20,21 @@ mod voices;
 mod work;
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
+
+use crate::keys::CipherError;
 
 pub use audit::{Action, Actor, AuditEntry, AuditHead, AuditLog, AuditRow, AuditVerdict, By, Flaw};
 pub use balance::{Balance, Imbalance};
 pub use breakers::BreakerCommand;
 pub use calls::{Rate, Rates};
+pub use content::{open_content, record_place, result_place, seal_content};
 pub use damage::{Damage, Quarantined};
 pub use disk::Disk;
+pub use earlier::Earlier;
 pub use key_error::KeyError;
 pub use keys::{HeldKey, KeyStore};
 pub use outbox::{OutboxState, Parcel};
@@ -44,6 +50,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migration-3.sql"),
     include_str!("migration-4.sql"),
     include_str!("migration-5.sql"),
+    include_str!("migration-6.sql"),
 ];
 
 /// How long one process waits while the other writes. Writes take milliseconds; a card that stalls takes seconds.
@@ -64,15 +71,39 @@ pub enum StoreError {
     /// No such session.
     #[error("There is no such session")]
     NoSession,
+    /// This process may not read or write what was said.
+    #[error("What was said is sealed, and no keys were opened")]
+    NoKeys,
+    /// A key can neither be made nor found.
+    #[error("The key of what was said could not be used")]
+    Keys(#[from] KeyError),
+    /// It was destroyed, or `keys.db` was lost; it is never made again.
+    #[error("The key of what was said is gone: it was destroyed, or keys.db was lost")]
+    ContentGone,
+    /// There is no sealing it.
+    #[error("What was said could not be sealed")]
+    NotSealed(#[from] CipherError),
 }
 
-/// Where the JSON of a row stops making sense. What the row holds may have been said, so it is not told.
+/// What is wrong with a row. What it holds may have been said, so it is not told.
 #[derive(Debug, thiserror::Error)]
-#[error("{category} at line {line}, column {column}")]
-pub struct DamagedRow {
-    category: &'static str,
-    line: usize,
-    column: usize,
+pub enum DamagedRow {
+    /// Where its JSON stops making sense.
+    #[error("{category} at line {line}, column {column}")]
+    Json {
+        /// In what way.
+        category: &'static str,
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// It is not what was sealed, or not where it was sealed for.
+    #[error("It does not open")]
+    Seal(#[source] CipherError),
+    /// It opens, and is not what was compressed.
+    #[error("It does not unpack")]
+    Packed,
 }
 
 impl From<serde_json::Error> for DamagedRow {
@@ -83,7 +114,7 @@ impl From<serde_json::Error> for DamagedRow {
             serde_json::error::Category::Data => "data",
             serde_json::error::Category::Eof => "end of input",
         };
-        Self { category, line: why.line(), column: why.column() }
+        Self::Json { category, line: why.line(), column: why.column() }
     }
 }
 
@@ -96,10 +127,11 @@ impl From<serde_json::Error> for StoreError {
 /// The box's database.
 pub struct Store {
     connection: Mutex<Connection>,
+    keys: Option<Arc<KeyStore>>,
 }
 
 impl Store {
-    /// Opens it, making folder, file and tables where they are missing.
+    /// Opens it, making folder, file and tables where they are missing: without keys, see [`Store::sealing_with`].
     ///
     /// # Errors
     /// [`StoreError`].
@@ -120,11 +152,12 @@ impl Store {
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "full")?;
         connection.pragma_update(None, "foreign_keys", true)?;
+        connection.pragma_update(None, "secure_delete", true)?;
         migrate(&mut connection)?;
         if let Some(disk) = disk {
             disk.watch(&mut connection)?;
         }
-        Ok(Self { connection: Mutex::new(connection) })
+        Ok(Self { connection: Mutex::new(connection), keys: None })
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
@@ -154,6 +187,8 @@ fn named<T: serde::de::DeserializeOwned>(text: String) -> Result<T, serde_json::
 mod audit_tests;
 #[cfg(test)]
 mod balance_tests;
+#[cfg(test)]
+mod content_tests;
 #[cfg(test)]
 mod keys_tests;
 #[cfg(test)]

@@ -46,14 +46,14 @@ impl Store {
             .collect::<Result<_, _>>()?)
     }
 
-    /// Newest records that were made before this box had a clinic, and so have no parcel: JSON.
+    /// Sessions whose newest record was made before this box had a clinic, and so has no parcel.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn records_without_parcel(&self) -> Result<Vec<Vec<u8>>, StoreError> {
+    pub fn without_parcel(&self) -> Result<Vec<String>, StoreError> {
         let connection = self.lock();
         let mut statement = connection.prepare(
-            "select r.record from records r join sessions s on s.id = r.session and s.revision = r.revision
+            "select r.session from records r join sessions s on s.id = r.session and s.revision = r.revision
              where not exists (select 1 from outbox o where o.session = r.session and o.revision = r.revision)
              order by r.created_at, r.rowid",
         )?;

@@ -208,6 +208,7 @@ impl Store {
         let transaction = connection.transaction()?;
         let standing = standing(&transaction, session)?;
         standing.may_be_done_again()?;
+        self.content_is_there(&transaction, session)?;
         if diarize && standing.audio_kept {
             transaction.execute(
                 "insert or ignore into work (session, number, task)
@@ -269,6 +270,7 @@ impl Store {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         standing(&transaction, session)?.may_be_done_again()?;
+        self.content_is_there(&transaction, session)?;
         let is_diarized =
             "select exists (select 1 from sessions where id = ?1 and status = 'done' and diarization_status = 'ok')";
         if !transaction.query_row(is_diarized, [session], |row| row.get::<_, bool>(0))? {
@@ -286,6 +288,19 @@ impl Store {
         tell(&transaction, by, Action::SessionRelabelled, session)?;
         transaction.commit()?;
         Ok(())
+    }
+
+    /// Refuses a session of which nothing could be kept. Who has no keys leaves that to who does the work.
+    fn content_is_there(&self, connection: &Connection, session: &str) -> Result<(), StoreError> {
+        match self.content_key(session) {
+            Err(StoreError::NoKeys) => Ok(()),
+            Err(why) => Err(why),
+            Ok(_) => {
+                // It may have been lost, and be back.
+                connection.execute("update sessions set content = 'sealed' where id = ?1", [session])?;
+                Ok(())
+            }
+        }
     }
 
     /// Gives a session up for good. `cause` becomes that of the rows that were still to do.
@@ -334,6 +349,7 @@ impl Store {
         let connection = self.lock();
         let mut statement = connection.prepare_cached(
             "select id from sessions where audio = 'kept' and dropped_at is null and replays < ?1
+               and content <> 'lost'
                and (status = 'failed' or (status = 'done' and diarization_status = 'failed'))
                and error_message is not 'The audio is invalid'
                and (replayed_at is null or replayed_at > ?3 or replayed_at < ?3 - ?2)

@@ -4,10 +4,12 @@ use rusqlite::{OptionalExtension as _, Row, params};
 use serde_json::Value;
 
 use super::audit::{Action, Actor, By, tell};
+use super::content::record_place;
 use super::{Store, StoreError, named};
 use crate::breaker::Service;
 use crate::clock::WallTime;
 use crate::error::ProcessingError;
+use crate::keys::Purpose;
 use crate::record::{Consent, DiarizationStatus, Status, TimeQuality};
 use crate::wire::{EventKind, QueueHealth};
 
@@ -193,8 +195,8 @@ pub(super) fn event(connection: &rusqlite::Connection, at: WallTime, what: &Even
 fn insert(connection: &rusqlite::Connection, new: &NewSession, now: WallTime) -> Result<(), StoreError> {
     connection.execute(
         "insert into sessions (id, status, consent, time_quality, started_at, created_at, updated_at,
-           speakers_at_least, speakers_at_most)
-         values (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8)",
+           speakers_at_least, speakers_at_most, content)
+         values (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7, ?8, 'sealed')",
         params![
             new.id,
             new.status.name(),
@@ -217,11 +219,12 @@ fn quality_name(quality: TimeQuality) -> Result<String, StoreError> {
 }
 
 impl Store {
-    /// Begins a session.
+    /// Begins a session, with a key for what will be said in it.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; there is no such session then.
     pub fn begin_session(&self, new: &NewSession, now: WallTime) -> Result<(), StoreError> {
+        self.keys()?.make(&new.id, Purpose::Content, now)?;
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         insert(&transaction, new, now)?;
@@ -343,7 +346,7 @@ impl Store {
     /// is why there is no sound in it; such a session keeps no audio.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing is left behind then.
+    /// [`StoreError`]; there is no such session then.
     pub fn import_session(
         &self,
         new: &NewSession,
@@ -351,6 +354,7 @@ impl Store {
         failed: Option<&impl serde::Serialize>,
         now: WallTime,
     ) -> Result<(), StoreError> {
+        self.keys()?.make(&new.id, Purpose::Content, now)?;
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         insert(&transaction, new, now)?;
@@ -381,11 +385,12 @@ impl Store {
         Ok(())
     }
 
-    /// Stores a session's outcome, its record and its parcel together, or nothing.
+    /// Stores a session's outcome, its record, sealed, and its parcel together, or nothing.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn finish(&self, finish: &Finish<'_>, now: WallTime) -> Result<(), StoreError> {
+        let record = self.seal(finish.session, &record_place(finish.revision), finish.record)?;
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         let error = finish.error.map(serde_json::to_string).transpose()?;
@@ -405,7 +410,7 @@ impl Store {
         )?;
         transaction.execute(
             "insert into records (session, revision, record, created_at) values (?1, ?2, ?3, ?4)",
-            params![finish.session, finish.revision, finish.record, now.0],
+            params![finish.session, finish.revision, record, now.0],
         )?;
         if let Some((parcel, sha256)) = finish.parcel {
             transaction.execute(
@@ -441,8 +446,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn record(&self, session: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let sql = "select record from records where session = ?1 order by revision desc limit 1";
-        Ok(self.lock().query_row(sql, [session], |row| row.get(0)).optional()?)
+        let sql = "select revision, record from records where session = ?1 order by revision desc limit 1";
+        let found = self.lock().query_row(sql, [session], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        found.map(|(revision, stored)| self.open_sealed(session, &record_place(revision), stored)).transpose()
     }
 
     /// Sessions whose audio the clinic's acknowledgement has made superfluous: their diarized record is stored.

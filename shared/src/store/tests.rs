@@ -3,6 +3,8 @@ use crate::breaker::{Service, StateName, Stored};
 use crate::clock::{Clock as _, ScriptedClock, WallTime};
 use crate::error::{TaskFailure, TranscriptionError};
 use crate::guard::BreakerStore as _;
+use crate::keys::BoxKeys;
+use crate::paths::Root;
 use crate::record::{Consent, DiarizationStatus, Status, TimeQuality};
 use crate::seal::{Ack, AckResult};
 use crate::task::Task;
@@ -21,9 +23,19 @@ pub(super) fn new(id: &str) -> NewSession {
     }
 }
 
+/// The keys of a box that lives in this folder.
+pub(super) fn keys(folder: &Path) -> Arc<KeyStore> {
+    let root = Root::new(folder);
+    Arc::new(KeyStore::open(&root.key_store(), BoxKeys::find(&root, None).unwrap().keys).unwrap())
+}
+
+pub(super) fn store_in(folder: &Path, disk: Option<&Disk>) -> Store {
+    Store::open_on(&folder.join("box.db"), disk).unwrap().sealing_with(keys(folder))
+}
+
 pub(super) fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(&folder.path().join("box.db")).unwrap();
+    let store = store_in(folder.path(), None);
     (folder, store)
 }
 
@@ -51,7 +63,7 @@ fn a_row_that_kills_the_box_three_times_is_given_up() {
     store.add_window("a", &window(0), &[Task::Transcription], 1000).unwrap();
     for claim in 1..=3 {
         assert_eq!(store.claim(Task::Transcription).unwrap().unwrap().claims, claim);
-        store = Store::open(&folder.path().join("box.db")).unwrap();
+        store = store_in(folder.path(), None);
         let exhausted: Cause = TaskFailure::at_once(TranscriptionError::ClaimsExhausted);
         store.take_back(Task::Transcription, &exhausted).unwrap();
     }
@@ -66,7 +78,7 @@ fn a_row_that_kills_the_box_three_times_is_given_up() {
 fn a_claim_that_the_disk_did_not_take_is_no_claim() {
     let folder = tempfile::tempdir().unwrap();
     let disk = Disk::default();
-    let store = Store::open_on(&folder.path().join("box.db"), Some(&disk)).unwrap();
+    let store = store_in(folder.path(), Some(&disk));
     store.begin_session(&new("a"), NOW).unwrap();
     store.add_window("a", &window(0), &[Task::Transcription], 1000).unwrap();
     disk.set_full(true);
@@ -80,7 +92,7 @@ fn a_claim_that_the_disk_did_not_take_is_no_claim() {
 fn results_that_the_disk_did_not_take_cost_no_claim() {
     let folder = tempfile::tempdir().unwrap();
     let disk = Disk::default();
-    let store = Store::open_on(&folder.path().join("box.db"), Some(&disk)).unwrap();
+    let store = store_in(folder.path(), Some(&disk));
     store.begin_session(&new("a"), NOW).unwrap();
     store.add_window("a", &window(0), &[Task::Transcription], 1000).unwrap();
     for _ in 0..5 {

@@ -7,6 +7,7 @@ use rusqlite::{OptionalExtension as _, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::content::result_place;
 use super::{Store, StoreError, named};
 use crate::error::FailedAttempt;
 use crate::task::Task;
@@ -188,7 +189,7 @@ impl Store {
         Ok(Some(Claim { id, session, window, claims }))
     }
 
-    /// A row is done.
+    /// A row is done; its result is sealed.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -199,10 +200,19 @@ impl Store {
         result: &impl Serialize,
         history: &[FailedAttempt],
     ) -> Result<(), StoreError> {
-        self.lock().execute(
+        let json = serde_json::to_vec(result)?;
+        let connection = self.lock();
+        let place = connection
+            .query_row("select session, task, number from work where id = ?1", [id], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?))
+            })
+            .optional()?;
+        let Some((session, task, number)) = place else { return Ok(()) };
+        let result = self.seal(&session, &result_place(&task, number), &json)?;
+        connection.execute(
             "update work set state = 'done', attempts = ?2, result = ?3, cause = null, history = ?4
              where id = ?1 and state = 'running'",
-            params![id, attempts, serde_json::to_vec(result)?, serde_json::to_string(history)?],
+            params![id, attempts, result, serde_json::to_string(history)?],
         )?;
         Ok(())
     }
@@ -340,6 +350,8 @@ impl Store {
         drop(statement);
         drop(connection);
         let Some((window, state, attempts, result, cause)) = found else { return Ok(None) };
+        let place = result_place(task.name(), window.number);
+        let result = result.map(|stored| self.open_sealed(session, &place, stored)).transpose()?;
         Ok(Some(Row {
             window,
             state: named(state)?,

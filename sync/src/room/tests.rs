@@ -2,9 +2,10 @@ use super::*;
 use crate::uplink::scripted::{Far, ScriptedBroker};
 use shared::chance::SeededDice;
 use shared::clock::{ScriptedClock, WallTime};
+use shared::keys::{BoxKey, BoxKeys};
 use shared::record::{Consent, DiarizationStatus, Status, TimeQuality};
 use shared::seal::{Ack, AckResult, ClinicKeys, sha256};
-use shared::store::{BreakerCommand, Finish, NewSession, OutboxState, SpeakerHint};
+use shared::store::{BreakerCommand, Finish, KeyStore, NewSession, OutboxState, SpeakerHint};
 
 const NOW: WallTime = WallTime(1_767_225_600_000);
 const A: &str = "7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a11";
@@ -13,6 +14,8 @@ const B: &str = "7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a22";
 struct World {
     _folder: tempfile::TempDir,
     store: Arc<Store>,
+    /// As the recorder has it: with keys.
+    recorder: Store,
     clock: Arc<ScriptedClock>,
     keys: ClinicKeys,
 }
@@ -20,8 +23,12 @@ struct World {
 impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(&folder.path().join("box.db")).unwrap());
-        Self { _folder: folder, store, clock: Arc::default(), keys: ClinicKeys::generate() }
+        let path = folder.path().join("box.db");
+        let boxes = BoxKeys::only(BoxKey::generate().unwrap());
+        let box_keys = Arc::new(KeyStore::open(&folder.path().join("keys.db"), boxes).unwrap());
+        let recorder = Store::open(&path).unwrap().sealing_with(box_keys);
+        let store = Arc::new(Store::open(&path).unwrap());
+        Self { _folder: folder, store, recorder, clock: Arc::default(), keys: ClinicKeys::generate() }
     }
 
     fn owe(&self, session: &str, parcel: &[u8]) {
@@ -35,7 +42,7 @@ impl World {
             status,
             speakers: SpeakerHint::default(),
         };
-        self.store.begin_session(&new, NOW).unwrap();
+        self.recorder.begin_session(&new, NOW).unwrap();
         let finish = Finish {
             session,
             status: Status::Done,
@@ -45,7 +52,7 @@ impl World {
             revision: 1,
             parcel: Some((parcel, &sha256(parcel))),
         };
-        self.store.finish(&finish, NOW).unwrap();
+        self.recorder.finish(&finish, NOW).unwrap();
     }
 
     fn room(&self) -> Room {

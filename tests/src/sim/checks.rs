@@ -6,8 +6,11 @@ use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use shared::breaker::Service;
+use shared::keys::{BoxKeys, Purpose, is_sealed};
+use shared::paths::Root;
 use shared::record::{DiarizationStatus, Record, Status, UNKNOWN_SPEAKER};
 use shared::seal::{Ack, AckResult, Address, ClinicKeys, sha256};
+use shared::store::{KeyStore, open_content, record_place};
 use shared::task::Task;
 
 use super::engines::{Script, word};
@@ -69,17 +72,56 @@ pub fn acknowledged_truly(clinic: &Connection, payload: &[u8]) -> Result<(), Str
 /// Looks at everything after each step.
 pub struct Checker {
     room: Connection,
+    keys: KeyStore,
     clinic: Connection,
     judged: BTreeSet<(String, u32)>,
+    /// Records that were opened, and as what bytes they were stored then: opening all of them at each step takes long.
+    opened: BTreeMap<(String, u32), (Vec<u8>, Record)>,
 }
 
 impl Checker {
-    /// Of these two databases.
+    /// Of a box and a clinic's database.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn new(room: &Path, clinic: &Path) -> Result<Self, String> {
-        Ok(Self { room: eyes(room)?, clinic: eyes(clinic)?, judged: BTreeSet::new() })
+    pub fn new(room: &Root, clinic: &Path) -> Result<Self, String> {
+        let boxes = BoxKeys::find(room, None).map_err(text)?;
+        let keys = KeyStore::open(&room.key_store(), boxes.keys).map_err(text)?;
+        let (room, clinic) = (eyes(&room.database())?, eyes(clinic)?);
+        Ok(Self { room, keys, clinic, judged: BTreeSet::new(), opened: BTreeMap::new() })
+    }
+
+    /// Opens every record that is not stored as it was when it was last opened.
+    fn open_records(&mut self) -> Result<(), String> {
+        let sql = "select session, revision, record from records";
+        let rows: Vec<((String, u32), Vec<u8>)> =
+            select(&self.room, sql, [], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
+        let before = std::mem::take(&mut self.opened);
+        for (name, stored) in rows {
+            let known = before.get(&name).filter(|(bytes, _)| *bytes == stored).map(|(_, record)| record.clone());
+            let record = known.map_or_else(|| self.open(&name, &stored), Ok)?;
+            self.opened.insert(name, (stored, record));
+        }
+        Ok(())
+    }
+
+    fn open(&self, (session, revision): &(String, u32), stored: &[u8]) -> Result<Record, String> {
+        if !is_sealed(stored) {
+            return Err(format!("revision {revision} of {session} is stored plain"));
+        }
+        let key = self.keys.get(session, Purpose::Content).map_err(text)?;
+        let key = key.ok_or_else(|| format!("{session} has a record and no key"))?;
+        let json = open_content(&key, &record_place(*revision), stored).map_err(text)?;
+        serde_json::from_slice(&json).map_err(text)
+    }
+
+    /// What the engines said is in the database, but not for everybody to read.
+    fn results_are_sealed(&self) -> Result<(), String> {
+        let sql = "select session from work where result is not null and substr(result, 1, 4) <> cast('RSC1' as blob)";
+        match self.room.query_row(sql, [], |row| row.get::<_, String>(0)).optional().map_err(text)? {
+            Some(session) => Err(format!("a result of {session} is stored plain")),
+            None => Ok(()),
+        }
     }
 
     /// Everything that must always hold.
@@ -87,6 +129,8 @@ impl Checker {
     /// # Errors
     /// What does not.
     pub fn look(&mut self, sessions: &Sessions, script: &Script, spool: impl Fn(&str) -> bool) -> Result<(), String> {
+        self.open_records()?;
+        self.results_are_sealed()?;
         self.nothing_is_acknowledged_that_is_not_held()?;
         self.every_record_has_its_parcel()?;
         self.audio_is_there_until_it_may_go(&spool)?;
@@ -119,14 +163,22 @@ impl Checker {
     }
 
     fn audio_is_there_until_it_may_go(&self, spool: &impl Fn(&str) -> bool) -> Result<(), String> {
-        let sql = "select s.id, s.audio, s.dropped_at is not null,
-               exists (select 1 from outbox o join records r on r.session = o.session and r.revision = o.revision
-                 where o.session = s.id and o.state = 'acknowledged'
-                   and r.record ->> 'status' = 'done' and r.record ->> 'diarization_status' = 'ok')
-             from sessions s";
-        let rows: Vec<(String, String, bool, bool)> =
-            select(&self.room, sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
-        for (session, audio, dropped, may_go) in rows {
+        let acknowledged: Vec<(String, u32)> =
+            select(&self.room, "select session, revision from outbox where state = 'acknowledged'", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        let is_diarized = |name: &(String, u32)| {
+            self.opened.get(name).is_some_and(|(_, record)| {
+                record.status == Status::Done && record.diarization_status == DiarizationStatus::Ok
+            })
+        };
+        let diarized: BTreeSet<String> =
+            acknowledged.into_iter().filter(is_diarized).map(|(session, _)| session).collect();
+        let sql = "select id, audio, dropped_at is not null from sessions";
+        let rows: Vec<(String, String, bool)> =
+            select(&self.room, sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        for (session, audio, dropped) in rows {
+            let may_go = diarized.contains(&session);
             if !dropped && !may_go && (audio != "kept" || !spool(&session)) {
                 return Err(format!("the audio of {session} is gone before its diarized record was acknowledged"));
             }
@@ -182,13 +234,13 @@ impl Checker {
 
     /// A session waits for its speakers only if its words were handed over before.
     fn no_words_are_withheld_for_their_speakers(&self) -> Result<(), String> {
-        let sql = "select s.id, (select record from records r where r.session = s.id order by revision desc limit 1)
+        let sql = "select s.id, (select max(revision) from records r where r.session = s.id)
              from sessions s where s.status = 'postponed' and not exists (
                select 1 from work w where w.session = s.id and w.task = 'transcription' and w.state <> 'done')";
-        let rows: Vec<(String, Option<Vec<u8>>)> = select(&self.room, sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let rows: Vec<(String, Option<u32>)> = select(&self.room, sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         for (session, last) in rows {
-            let last: Option<Record> = last.map(|json| serde_json::from_slice(&json)).transpose().map_err(text)?;
-            if last.is_none_or(|record| record.status != Status::Done) {
+            let last = last.and_then(|revision| self.opened.get(&(session.clone(), revision)));
+            if last.is_none_or(|(_, record)| record.status != Status::Done) {
                 return Err(format!("the words of {session} are withheld until its speakers can be told apart"));
             }
         }
@@ -196,19 +248,15 @@ impl Checker {
     }
 
     fn records_say_what_happened(&mut self, sessions: &Sessions, script: &Script) -> Result<(), String> {
-        let sql = "select session, revision, record from records";
-        let rows: Vec<(String, u32, Vec<u8>)> =
-            select(&self.room, sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        for (session, revision, json) in rows {
-            if self.judged.contains(&(session.clone(), revision)) {
+        for ((session, revision), (_, record)) in &self.opened {
+            if self.judged.contains(&(session.clone(), *revision)) {
                 continue;
             }
-            let known = sessions.get(&session).ok_or_else(|| format!("a record of an unknown session {session}"))?;
-            let record: Record = serde_json::from_slice(&json).map_err(text)?;
-            let states = self.states(&session)?;
+            let known = sessions.get(session).ok_or_else(|| format!("a record of an unknown session {session}"))?;
+            let states = self.states(session)?;
             rows_are_true(known, &states, script).map_err(|why| format!("{session}, revision {revision}: {why}"))?;
-            judge(known, &record, &states).map_err(|why| format!("{session}, revision {revision}: {why}"))?;
-            self.judged.insert((session, revision));
+            judge(known, record, &states).map_err(|why| format!("{session}, revision {revision}: {why}"))?;
+            self.judged.insert((session.clone(), *revision));
         }
         Ok(())
     }
@@ -268,10 +316,11 @@ impl Checker {
     /// # Errors
     /// What is not.
     pub fn everything_arrived(&self, sessions: &Sessions, keys: &ClinicKeys) -> Result<(), String> {
-        let sql = "select session, revision, record from records";
         let rows: Vec<(String, u32, Vec<u8>)> =
-            select(&self.room, sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        for (session, revision, json) in &rows {
+            select(&self.room, "select session, revision, record from records", [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })?;
+        for (session, revision, stored) in &rows {
             let sql = "select parcel, sha256, box from parcels where session_id = ?1 and revision = ?2";
             let found: Option<(Vec<u8>, String, String)> = self
                 .clinic
@@ -281,7 +330,7 @@ impl Checker {
             let (parcel, sum, from) = found.ok_or_else(|| format!("{session}/{revision} never arrived"))?;
             let address = Address { clinic: CLINIC, box_id: BOX, session, revision: *revision };
             let opened = keys.open(&parcel, &address).map_err(text)?;
-            let sent: Record = serde_json::from_slice(json).map_err(text)?;
+            let sent = self.open(&(session.clone(), *revision), stored)?;
             if sha256(&parcel) != sum || from != BOX || opened != sent {
                 return Err(format!("{session}/{revision} was changed on its way"));
             }

@@ -165,10 +165,10 @@ impl RoomBox {
         })
     }
 
-    /// The database file.
+    /// Where it lives.
     #[must_use]
-    pub fn database(&self) -> PathBuf {
-        self.root.database()
+    pub fn root(&self) -> &Root {
+        &self.root
     }
 
     /// Starts the recorder, as a daemon would.
@@ -181,7 +181,7 @@ impl RoomBox {
             let found = BoxKeys::find(root, None).map_err(|source| StartError::BoxKey { source })?;
             let keys = KeyStore::open_on(&root.key_store(), found.keys, Some(&disk));
             let keys = Arc::new(keys.map_err(|source| StartError::Keys { source })?);
-            let store = Arc::new(Store::open_on(&root.database(), Some(&disk))?);
+            let store = Arc::new(Store::open_on(&root.database(), Some(&disk))?.sealing_with(keys.clone()));
             Ok(Doors { clock, store, keys, vitals: Some(board), aside: Aside::Here })
         });
         let context = Arc::new(context.map_err(|why| why.to_string())?);

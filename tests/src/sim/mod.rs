@@ -95,7 +95,7 @@ impl World {
         server.start()?;
         room.start_recorder()?;
         room.start_link()?;
-        let checker = Checker::new(&room.database(), &server.database())?;
+        let checker = Checker::new(room.root(), &server.database())?;
         let (sessions, report) = (Sessions::new(), Report::default());
         Ok(Self { dice, hub, room, server, script, keys, checker, sessions, broken, is_disk_faithful: true, report })
     }

@@ -1,0 +1,141 @@
+//! A session whose key is gone stops nobody, and audio loses its key before its file.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::clock::{Clock as _, SystemClock};
+use shared::error::{EngineFault, TaskFailure, TranscriptionError};
+use shared::keys::{BoxKeys, Purpose};
+use shared::paths::Root;
+use shared::record::{Consent, Status, TimeQuality};
+use shared::settings::Settings;
+use shared::store::{Disk, KeyStore, NewSession, Row, RowState, SpeakerHint, Store, WindowRow};
+use shared::task::Task;
+use tokio::task::LocalSet;
+
+use crate::conclude::conclude_all;
+use crate::context::{Aside, AudioError, Context, Doors, StartError};
+use crate::engine::{Heard, Transcriber};
+use crate::worker::{Transcribed, transcription_lane};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Idle;
+
+impl Transcriber for Idle {
+    fn rungs(&self) -> u32 {
+        1
+    }
+
+    async fn transcribe(&mut self, _: &[i16], _: u32) -> Result<Heard, EngineFault> {
+        panic!("an engine works for what cannot be kept")
+    }
+}
+
+fn box_in(folder: &Path, disk: &Disk) -> Arc<Context> {
+    let clock = Arc::new(SystemClock::new());
+    let opened = Context::open_with(Root::new(folder), Settings::default(), |root| {
+        let boxes = BoxKeys::find(root, None).map_err(|source| StartError::BoxKey { source })?;
+        let keys = KeyStore::open_on(&root.key_store(), boxes.keys, Some(disk));
+        let keys = Arc::new(keys.map_err(|source| StartError::Keys { source })?);
+        let store = Arc::new(Store::open_on(&root.database(), Some(disk))?.sealing_with(keys.clone()));
+        Ok(Doors { clock, store, keys, vitals: None, aside: Aside::Threads })
+    });
+    Arc::new(opened.unwrap())
+}
+
+/// An ended session of one window without sound, transcribed or not.
+fn session(context: &Context, id: &str, is_transcribed: bool) {
+    let (store, now) = (&context.store, SystemClock::new().now().wall);
+    let consent = Consent { basis: "verbal".into(), by: None, at: now.to_string() };
+    let new = NewSession {
+        id: id.into(),
+        started_at: now,
+        time_quality: TimeQuality::Synchronized,
+        consent,
+        status: Status::Recording,
+        speakers: SpeakerHint::default(),
+    };
+    store.begin_session(&new, now).unwrap();
+    let window = WindowRow { number: 0, start_sample: 0, end_sample: 16_000, blind_cut: false };
+    store.add_window(id, &window, &[Task::Transcription], 16_000).unwrap();
+    if is_transcribed {
+        let claim = store.claim(Task::Transcription).unwrap().unwrap();
+        let heard = Transcribed { model: "m".into(), phrases: Vec::new(), levels: Vec::new() };
+        store.complete(claim.id, 1, &heard, &[]).unwrap();
+    }
+    store.end_session(id, 16_000, now, now).unwrap();
+}
+
+async fn until_concluded(context: &Context, ids: &[&str]) -> Vec<Status> {
+    let all = async {
+        loop {
+            let states: Vec<Status> = ids.iter().map(|id| context.store.session(id).unwrap().status).collect();
+            if states.iter().all(|status| matches!(status, Status::Done | Status::Failed)) {
+                return states;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all).await.expect("they are concluded")
+}
+
+#[tokio::test]
+async fn a_session_whose_key_is_gone_is_given_up_and_keeps_no_other_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = box_in(folder.path(), &Disk::default());
+    for (id, is_transcribed) in [("lost", true), ("lost-before", false), ("sound", true)] {
+        session(&context, id, is_transcribed);
+    }
+    for lost in ["lost", "lost-before"] {
+        context.keys.destroy(lost, &[Purpose::Content]).unwrap();
+    }
+    LocalSet::new()
+        .run_until(async {
+            tokio::task::spawn_local(transcription_lane(context.clone(), Idle));
+            tokio::task::spawn_local(conclude_all(context.clone()));
+            let states = until_concluded(&context, &["lost", "lost-before", "sound"]).await;
+            assert_eq!(states, [Status::Failed, Status::Failed, Status::Done]);
+        })
+        .await;
+    let lost = context.store.session("lost").unwrap();
+    assert_eq!(lost.error_message.unwrap(), "What was stored of the session cannot be opened");
+    let rows = context.store.rows::<Transcribed, TaskFailure<TranscriptionError>>("lost-before", Task::Transcription);
+    let rows: Vec<Row<_, _>> = rows.collect::<Result<_, _>>().unwrap();
+    assert_eq!(rows[0].state, RowState::Failed);
+    assert_eq!(rows[0].cause.as_ref().unwrap().last_exception, TranscriptionError::Damaged);
+    assert!(context.keys.get("lost", Purpose::Content).unwrap().is_none(), "it is not made again");
+}
+
+#[test]
+fn audio_stays_until_its_key_is_destroyed() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::default();
+    let context = box_in(folder.path(), &disk);
+    session(&context, "a", true);
+    context.keys.make("a", Purpose::Audio, context.now().wall).unwrap();
+    let file = context.spool_file("a");
+    std::fs::write(&file, "audio").unwrap();
+    disk.set_full(true);
+    assert!(matches!(context.destroy_audio("a"), Err(AudioError::Key(_))));
+    assert!(file.exists(), "what is left of a file whose key is there can be heard");
+    disk.set_full(false);
+    context.destroy_audio("a").unwrap();
+    assert!(!file.exists() && context.keys.get("a", Purpose::Audio).unwrap().is_none());
+    assert!(context.keys.get("a", Purpose::Content).unwrap().is_some(), "what was said stays");
+    context.destroy_audio("a").unwrap();
+}
+
+#[test]
+fn keys_of_no_session_are_destroyed_and_those_of_one_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = box_in(folder.path(), &Disk::default());
+    session(&context, "a", true);
+    for purpose in [Purpose::Audio, Purpose::Content, Purpose::Voice] {
+        context.keys.make("orphan", purpose, context.now().wall).unwrap();
+    }
+    crate::keeper::destroy_orphan_keys(&context);
+    let held: Vec<_> = context.keys.held().unwrap().into_iter().map(|key| (key.owner, key.purpose)).collect();
+    assert_eq!(held, [("a".to_owned(), Purpose::Content), ("orphan".to_owned(), Purpose::Voice)]);
+}
