@@ -9,8 +9,8 @@ use shared::error::{
 };
 use shared::log::CRITICAL;
 use shared::record::{
-    Attempts, DiarizationStatus, Gap, Model, Processing, Record, RecordError, Speaker, SpeakerCount, Status, VERSION,
-    seconds,
+    Attempts, DiarizationStatus, Gap, GapCause, Model, Processing, Record, RecordError, Speaker, SpeakerCount, Status,
+    VERSION, seconds,
 };
 use shared::seal::{Address, SealError, sha256};
 use shared::store::{DamagedRow, Finish, OutboxState, Row, SessionRow, Store, StoreError};
@@ -23,7 +23,7 @@ use crate::diarize::global::Bounds;
 use crate::diarize::{self, Turn};
 use crate::label::{Sound, Spoken, label, speaker_label};
 use crate::models::{InstalledPlda, LOCK, Models, Role};
-use crate::spool::SpoolReader;
+use crate::spool::{SpoolError, SpoolReader};
 use crate::track::Track;
 use crate::verdict::{Ended, Loss, Verdict, decide};
 use crate::voicing::Voiced;
@@ -45,6 +45,9 @@ pub enum ConcludeError {
     /// The record cannot be written as JSON.
     #[error("The record could not be written")]
     Record(#[source] DamagedRow),
+    /// The gaps of the recording cannot be read yet.
+    #[error("The spool could not be read")]
+    Spool(#[from] SpoolError),
 }
 
 impl From<serde_json::Error> for ConcludeError {
@@ -387,14 +390,19 @@ fn speakers(turns: &[Turn]) -> Vec<Speaker> {
         .collect()
 }
 
-/// The gaps of the recording; once its audio is destroyed, those of the record before.
-fn gaps(context: &Context, session: &SessionRow) -> Result<Vec<Gap>, StoreError> {
-    let Ok(spool) = SpoolReader::open(&context.spool_file(&session.id)) else {
-        return Ok(last_record(context, session)?.map(|record| record.gaps).unwrap_or_default());
+/// The gaps of the recording, which ends with one if its last part is lost; once its audio is destroyed, those of the
+/// record before.
+fn gaps(context: &Context, session: &SessionRow) -> Result<Vec<Gap>, ConcludeError> {
+    let spool = match SpoolReader::open(&context.spool_file(&session.id), &context.keys, &session.id) {
+        Ok(spool) => spool,
+        Err(why) if why.is_passing() => return Err(why.into()),
+        Err(_) => return Ok(last_record(context, session)?.map(|record| record.gaps).unwrap_or_default()),
     };
+    let lost = spool.samples()..session.samples;
     let gaps = spool
         .gaps()
         .into_iter()
+        .chain((!lost.is_empty()).then_some((lost, GapCause::AudioInvalid)))
         .map(|(stretch, cause)| Gap {
             start: seconds(crate::audio::seconds(stretch.start)),
             end: seconds(crate::audio::seconds(stretch.end)),

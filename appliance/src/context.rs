@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::engines::Engines;
 use crate::ladder::Ladder;
+use crate::spool::spool_file;
 use crate::vitals::{self, Vitals, ailment, must_stop};
 
 /// How often the board is looked at while an engine works: its temperature rises a degree in seconds.
@@ -245,7 +246,7 @@ impl Context {
     /// Where a session's audio lies.
     #[must_use]
     pub fn spool_file(&self, session: &str) -> PathBuf {
-        self.root.spool().join(format!("{session}.rspool"))
+        spool_file(&self.root, session)
     }
 
     /// The guard around one task's calls.

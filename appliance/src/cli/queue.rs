@@ -7,11 +7,12 @@ use clap::Subcommand;
 use hyper::Method;
 use serde_json::{Value, json};
 use shared::clock::{Clock as _, SystemClock, WallTime};
+use shared::error::report;
 use shared::paths::Root;
 use shared::store::{Dropped, QueueError, Store};
 
 use super::{Answer, Failed, client, code, say, waiting};
-use crate::queue;
+use crate::{forget, queue};
 
 #[derive(Debug, Subcommand)]
 pub enum QueueAction {
@@ -144,13 +145,11 @@ fn destroy_audio(root: &Root, store: &Store, session: &str, dropped: Dropped) ->
         Dropped::Queued => return Ok(()),
         Dropped::DeadLetter => {}
     }
-    match std::fs::remove_file(root.spool().join(format!("{session}.rspool"))) {
-        Err(why) if why.kind() != std::io::ErrorKind::NotFound => {
-            let message = format!("the session is dropped, but its audio cannot be removed: {why}");
-            return Err(Failed::new(code::FAILED, message));
-        }
-        Ok(()) | Err(_) => {}
-    }
+    forget::audio_without_daemon(root, session).map_err(|why| {
+        let why = report(&why);
+        let message = format!("the session is dropped; the box destroys its audio at its next start, not now: {why}");
+        Failed::new(code::FAILED, message)
+    })?;
     store.audio_destroyed(session, now()).map_err(|why| Failed::because(&why))
 }
 

@@ -69,17 +69,23 @@ pub fn acknowledged_truly(clinic: &Connection, payload: &[u8]) -> Result<(), Str
 /// Looks at everything after each step.
 pub struct Checker {
     room: Connection,
+    keys: Connection,
     clinic: Connection,
     judged: BTreeSet<(String, u32)>,
 }
 
 impl Checker {
-    /// Of these two databases.
+    /// Of these databases: the box's, its keys, the clinic's.
     ///
     /// # Errors
     /// What SQLite says.
-    pub fn new(room: &Path, clinic: &Path) -> Result<Self, String> {
-        Ok(Self { room: eyes(room)?, clinic: eyes(clinic)?, judged: BTreeSet::new() })
+    pub fn new(room: &Path, keys: &Path, clinic: &Path) -> Result<Self, String> {
+        Ok(Self { room: eyes(room)?, keys: eyes(keys)?, clinic: eyes(clinic)?, judged: BTreeSet::new() })
+    }
+
+    fn has_audio_key(&self, session: &str) -> Result<bool, String> {
+        let sql = "select exists (select 1 from keys where owner = ?1 and purpose = 'audio')";
+        self.keys.query_row(sql, [session], |row| row.get(0)).map_err(text)
     }
 
     /// Everything that must always hold.
@@ -126,8 +132,11 @@ impl Checker {
         let rows: Vec<(String, String, bool, bool)> =
             select(&self.room, sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
         for (session, audio, dropped, may_go) in rows {
-            if !dropped && !may_go && (audio != "kept" || !spool(&session)) {
+            if !dropped && !may_go && (audio != "kept" || !spool(&session) || !self.has_audio_key(&session)?) {
                 return Err(format!("the audio of {session} is gone before its diarized record was acknowledged"));
+            }
+            if audio == "destroyed" && self.has_audio_key(&session)? {
+                return Err(format!("the audio of {session} is said to be destroyed and its key is there"));
             }
         }
         Ok(())
