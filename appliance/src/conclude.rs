@@ -9,8 +9,8 @@ use shared::error::{
 };
 use shared::log::CRITICAL;
 use shared::record::{
-    Attempts, DiarizationStatus, Gap, Model, Processing, Record, RecordError, Speaker, SpeakerCount, Status, VERSION,
-    seconds,
+    Attempts, DiarizationStatus, Gap, GapCause, Model, Processing, Record, RecordError, Speaker, SpeakerCount, Status,
+    VERSION, seconds,
 };
 use shared::seal::{Address, SealError, sha256};
 use shared::store::{DamagedRow, Finish, OutboxState, Row, SessionRow, Store, StoreError};
@@ -24,7 +24,7 @@ use crate::diarize::global::Bounds;
 use crate::label::{Sound, Spoken, label};
 use crate::models::{InstalledPlda, LOCK, Models, Role};
 use crate::prints::{self, Name};
-use crate::spool::SpoolReader;
+use crate::spool::{SpoolError, SpoolReader};
 use crate::track::Track;
 use crate::verdict::{Ended, Loss, Verdict, decide};
 use crate::voicing::Voiced;
@@ -46,6 +46,9 @@ pub enum ConcludeError {
     /// The record cannot be written as JSON.
     #[error("The record could not be written")]
     Record(#[source] DamagedRow),
+    /// The gaps of the recording cannot be read yet.
+    #[error("The spool could not be read")]
+    Spool(#[from] SpoolError),
 }
 
 impl From<serde_json::Error> for ConcludeError {
@@ -90,7 +93,7 @@ fn mend(context: &Context, session: &str, why: &ConcludeError) -> Result<(), Sto
         ConcludeError::Store(StoreError::Damaged(_)) => {}
         // Nothing that is made of it could be kept.
         ConcludeError::Store(why) if why.is_content_lost() => return store.content_lost(session, why, now),
-        ConcludeError::Store(_) | ConcludeError::Record(_) => return Ok(()),
+        ConcludeError::Store(_) | ConcludeError::Record(_) | ConcludeError::Spool(_) => return Ok(()),
     }
     let transcription = TaskFailure::at_once(TranscriptionError::Damaged);
     let diarization = TaskFailure::at_once(DiarizationError::Damaged);
@@ -407,14 +410,19 @@ fn speakers(turns: &[Turn], names: &[Name]) -> Vec<Speaker> {
     names.iter().enumerate().map(named).collect()
 }
 
-/// The gaps of the recording; once its audio is destroyed, those of the record before.
-fn gaps(context: &Context, session: &SessionRow) -> Result<Vec<Gap>, StoreError> {
-    let Ok(spool) = SpoolReader::open(&context.spool_file(&session.id)) else {
-        return Ok(last_record(context, session)?.map(|record| record.gaps).unwrap_or_default());
+/// The gaps of the recording, which ends with one if its last part is lost; once its audio is destroyed, those of the
+/// record before.
+fn gaps(context: &Context, session: &SessionRow) -> Result<Vec<Gap>, ConcludeError> {
+    let spool = match SpoolReader::open(&context.spool_file(&session.id), &context.keys, &session.id) {
+        Ok(spool) => spool,
+        Err(why) if why.is_passing() => return Err(why.into()),
+        Err(_) => return Ok(last_record(context, session)?.map(|record| record.gaps).unwrap_or_default()),
     };
+    let lost = spool.samples()..session.samples;
     let gaps = spool
         .gaps()
         .into_iter()
+        .chain((!lost.is_empty()).then_some((lost, GapCause::AudioInvalid)))
         .map(|(stretch, cause)| Gap {
             start: seconds(crate::audio::seconds(stretch.start)),
             end: seconds(crate::audio::seconds(stretch.end)),

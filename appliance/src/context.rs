@@ -10,7 +10,7 @@ use std::time::Duration;
 use shared::clock::{Clock, Now};
 use shared::error::{EngineFault, report};
 use shared::guard::{Breakers, Guard};
-use shared::keys::{BoxKeyError, BoxKeys, Origin, Purpose};
+use shared::keys::{BoxKeyError, BoxKeys, Origin};
 use shared::paths::Root;
 use shared::record::{Flag, TimeQuality};
 use shared::seal::{ClinicPublic, SealError};
@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 
 use crate::engines::Engines;
 use crate::ladder::Ladder;
+use crate::spool::spool_file;
 use crate::vitals::{self, Vitals, ailment, must_stop};
 
 /// How often the board is looked at while an engine works: its temperature rises a degree in seconds.
@@ -62,17 +63,6 @@ pub enum StartError {
     /// The clinic's keys in the settings are malformed.
     #[error("link.sealing_key or link.signing_key is not a key; enrol this box again")]
     ClinicKeys(#[source] SealError),
-}
-
-/// Why a session's audio could not be destroyed.
-#[derive(Debug, thiserror::Error)]
-pub enum AudioError {
-    /// Its key is still there.
-    #[error("The key of the audio could not be destroyed")]
-    Key(#[source] KeyError),
-    /// Its file is still there, and may be noise already.
-    #[error("The file of the audio could not be removed")]
-    File(#[source] io::Error),
 }
 
 /// Where work goes that would hold others up: clustering, sealing, reading models.
@@ -260,14 +250,6 @@ impl Context {
         spool_file(&self.root, session)
     }
 
-    /// Destroys a session's audio: its key first, so that what is left of the file is noise.
-    ///
-    /// # Errors
-    /// [`AudioError`]; it can be repeated.
-    pub fn destroy_audio(&self, session: &str) -> Result<(), AudioError> {
-        destroy_audio(&self.root, &self.keys, session)
-    }
-
     /// The guard around one task's calls.
     #[must_use]
     pub fn guard(&self, task: Task, session: &str) -> Guard {
@@ -299,29 +281,6 @@ pub fn open_keys(root: &Root, credentials: Option<&Path>) -> Result<KeyStore, St
         Err(why) => warn!(error = %report(&why), "Keys could not be wrapped anew by the first box key."),
     }
     Ok(keys)
-}
-
-fn spool_file(root: &Root, session: &str) -> PathBuf {
-    root.spool().join(format!("{session}.rspool"))
-}
-
-/// As [`Context::destroy_audio`], where there is no daemon.
-///
-/// # Errors
-/// [`AudioError`]; it can be repeated.
-pub fn destroy_audio(root: &Root, keys: &KeyStore, session: &str) -> Result<(), AudioError> {
-    match keys.destroy(session, &[Purpose::Audio]) {
-        Ok(_) => {}
-        // It opens nothing any more; its bytes go with the next destruction, or at the next start.
-        Err(why @ KeyError::RewriteOwed(_)) => {
-            warn!(session_id = session, error = %report(&why), "A key is destroyed, but bytes of it may be left.");
-        }
-        Err(why) => return Err(AudioError::Key(why)),
-    }
-    match std::fs::remove_file(spool_file(root, session)) {
-        Err(why) if why.kind() != io::ErrorKind::NotFound => Err(AudioError::File(why)),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 fn lock(path: &std::path::Path) -> Result<File, StartError> {

@@ -169,7 +169,7 @@ impl From<SessionError> for Refusal {
             SessionError::Busy | SessionError::NotRecording => StatusCode::CONFLICT,
             SessionError::NoConsent => StatusCode::BAD_REQUEST,
             SessionError::Microphone(_) => StatusCode::SERVICE_UNAVAILABLE,
-            SessionError::Disk(_) => StatusCode::INSUFFICIENT_STORAGE,
+            SessionError::Spool(_) => StatusCode::INSUFFICIENT_STORAGE,
             SessionError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         refusal(status, &why)
@@ -180,7 +180,7 @@ impl From<ImportError> for Refusal {
     fn from(why: ImportError) -> Self {
         match why {
             ImportError::Refused(open) => breaker_open(&open),
-            ImportError::Disk(_) => refusal(StatusCode::INSUFFICIENT_STORAGE, &why),
+            ImportError::Spool(_) => refusal(StatusCode::INSUFFICIENT_STORAGE, &why),
             ImportError::Store(why) => why.into(),
         }
     }

@@ -5,17 +5,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use shared::breaker::Service;
-use shared::error::{CircuitBreakerOpenError, TaskFailure, TranscriptionError};
+use shared::error::{CircuitBreakerOpenError, TaskFailure, TranscriptionError, report};
 use shared::record::{Consent, GapCause, Status};
 use shared::store::{NewSession, SpeakerHint, StoreError};
 use shared::task::Task;
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::audio::SAMPLE_RATE_HZ;
 use crate::context::{Context, time_quality};
 use crate::decode::{DecodeError, Stretch, decode};
-use crate::spool::SpoolWriter;
+use crate::forget;
+use crate::spool::{SpoolError, SpoolWriter};
 
 /// How often a waiting import looks whether its session is concluded.
 const LOOK: Duration = Duration::from_millis(100);
@@ -26,9 +27,9 @@ pub enum ImportError {
     /// The transcription breaker is open: ask again later.
     #[error(transparent)]
     Refused(CircuitBreakerOpenError),
-    /// There is no room or no right to write.
+    /// There is no room or no right to write, or no key to seal it with.
     #[error("The recording cannot be written: {0}")]
-    Disk(#[from] io::Error),
+    Spool(#[from] SpoolError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -56,11 +57,11 @@ pub async fn admit(context: &Context) -> Result<(), ImportError> {
 /// but its cause. Blocks while it decodes.
 ///
 /// # Errors
-/// [`ImportError::Disk`] or [`ImportError::Store`]; nothing is left behind then.
+/// [`ImportError::Spool`] or [`ImportError::Store`]; nothing is left behind then.
 pub fn take_in(context: &Context, file: &Path, speakers: SpeakerHint) -> Result<String, ImportError> {
     let id = Uuid::new_v4().to_string();
     let path = context.spool_file(&id);
-    let taken = spool(context, file, &path).and_then(|decoded| {
+    let taken = spool(context, file, &path, &id).and_then(|decoded| {
         let failed = decoded
             .as_ref()
             .err()
@@ -75,22 +76,29 @@ pub fn take_in(context: &Context, file: &Path, speakers: SpeakerHint) -> Result<
             speakers,
         };
         let samples = decoded.unwrap_or(0);
-        context.store.import_session(&new, samples, failed.as_ref(), now.wall)?;
         if failed.is_some() {
-            std::fs::remove_file(&path)?;
+            forget(context, &path, &id);
         }
+        context.store.import_session(&new, samples, failed.as_ref(), now.wall)?;
         Ok(samples)
     });
-    let samples = taken.inspect_err(|_| drop(std::fs::remove_file(&path)))?;
+    let samples = taken.inspect_err(|_| forget(context, &path, &id))?;
     info!(session_id = id, seconds = crate::audio::seconds(samples), "Imported.");
     context.begun.notify_waiters();
     context.settled.notify_waiters();
     Ok(id)
 }
 
+/// Takes away what was begun of a recording that is none; what cannot be is taken away at the next start.
+fn forget(context: &Context, path: &Path, session: &str) {
+    if let Err(why) = forget::audio(&context.keys, path, session) {
+        warn!(session_id = session, error = %report(&why), "What was begun of a session could not be removed.");
+    }
+}
+
 /// Decodes a file into a spool. The outer error is the disk's, the inner one the recording's.
-fn spool(context: &Context, file: &Path, path: &Path) -> Result<Result<u64, DecodeError>, ImportError> {
-    let mut spool = SpoolWriter::create(path, &context.now())?;
+fn spool(context: &Context, file: &Path, path: &Path, session: &str) -> Result<Result<u64, DecodeError>, ImportError> {
+    let mut spool = SpoolWriter::begin(path, &context.keys, session, &context.now())?;
     let mut second: Vec<i16> = Vec::with_capacity(2 * SAMPLE_RATE_HZ as usize);
     let write = |spool: &mut SpoolWriter, second: &mut Vec<i16>, all: bool| -> io::Result<()> {
         let whole = if all { second.len() } else { second.len() / SAMPLE_RATE_HZ as usize * SAMPLE_RATE_HZ as usize };
@@ -105,14 +113,14 @@ fn spool(context: &Context, file: &Path, path: &Path) -> Result<Result<u64, Deco
         }
         Stretch::Damaged(samples) => {
             write(&mut spool, &mut second, true)?;
-            spool.gap(samples, GapCause::AudioInvalid, &context.now())
+            Ok(spool.gap(samples, GapCause::AudioInvalid, &context.now())?)
         }
     });
     match decoded {
-        Err(DecodeError::Sink(why)) => Err(ImportError::Disk(why)),
+        Err(DecodeError::Sink(why)) => Err(SpoolError::from(why).into()),
         Err(why) => Ok(Err(why)),
         Ok(()) => {
-            write(&mut spool, &mut second, true)?;
+            write(&mut spool, &mut second, true).map_err(SpoolError::from)?;
             Ok(Ok(spool.samples()))
         }
     }

@@ -10,15 +10,17 @@ use shared::alert::{self, Alert, AlertName, AlertState};
 use shared::breaker::Service;
 use shared::error::report;
 use shared::keys::Purpose;
-use shared::record::Record;
+use shared::record::{Record, Status};
 use shared::store::{Earlier, Parcel, StoreError};
 use shared::wire::{AudioProcessingHealth, BoxHealth, BreakerHealth, CaptureHealth};
 use tracing::{error, info, warn};
 
 use crate::conclude::seal;
 use crate::context::{Context, time_quality};
+use crate::forget;
 use crate::replay::Night;
 use crate::sessions::Sessions;
+use crate::spool;
 
 /// How often it looks.
 const TICK: Duration = Duration::from_secs(1);
@@ -145,7 +147,7 @@ fn tick(
 }
 
 fn destroy_audio(context: &Context, session: &str, why: &'static str) -> Result<(), StoreError> {
-    match context.destroy_audio(session) {
+    match forget::audio(&context.keys, &context.spool_file(session), session) {
         Err(why) => error!(session_id = session, error = %report(&why), "Audio could not be destroyed; trying again."),
         Ok(()) => {
             context.store.audio_destroyed(session, context.now().wall)?;
@@ -155,15 +157,13 @@ fn destroy_audio(context: &Context, session: &str, why: &'static str) -> Result<
     Ok(())
 }
 
-/// Destroys keys that belong to no session: what a start left that was cut short. Nothing is sealed with them that
-/// anybody would look for.
+/// Destroys the keys of text that belong to no session: what a start left that was cut short. Nothing is sealed with them
+/// that anybody would look for.
 pub fn destroy_orphan_keys(context: &Context) {
-    for purpose in [Purpose::Audio, Purpose::Content] {
-        for session in context.keys.owners(purpose).unwrap_or_default() {
-            if context.store.has_session(&session).is_ok_and(|known| !known) {
-                let destroyed = context.keys.destroy(&session, &[purpose]).is_ok();
-                warn!(session_id = session, %purpose, destroyed, "A key of no session was found.");
-            }
+    for session in context.keys.owners(Purpose::Content).unwrap_or_default() {
+        if context.store.has_session(&session).is_ok_and(|known| !known) {
+            let destroyed = context.keys.destroy(&session, &[Purpose::Content]).is_ok();
+            warn!(session_id = session, destroyed, "A key of no session was found.");
         }
     }
 }
@@ -181,15 +181,68 @@ pub fn seal_earlier(context: &Context) {
     }
 }
 
-/// Removes recordings that belong to no session: what an import or a start left that was killed before it was one.
+/// Why a recording or its key is still there although nobody may or can use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Orphan {
+    /// An import or a start was killed before there was a session.
+    OfNoSession,
+    /// What destroyed it was killed before the file was gone, and the database knows that it was destroyed.
+    Destroyed,
+    /// So it was, and the database does not know it.
+    KeyGone,
+}
+
+/// Why a session's audio is an orphan, if it is one. A session that is still worked on keeps it in any case.
+fn orphan(context: &Context, session: &str) -> Result<Option<Orphan>, StoreError> {
+    if !context.store.has_session(session)? {
+        return Ok(Some(Orphan::OfNoSession));
+    }
+    let row = context.store.session(session)?;
+    let is_over = match row.status {
+        Status::Done | Status::Failed | Status::Withdrawn => true,
+        Status::Recording | Status::Paused | Status::Queued | Status::Processing | Status::Postponed => false,
+    };
+    let is_gone = || spool::is_gone(&context.spool_file(session), &context.keys, session);
+    Ok(match row.audio_kept {
+        false if is_over => Some(Orphan::Destroyed),
+        true if is_over && is_gone() => Some(Orphan::KeyGone),
+        true | false => None,
+    })
+}
+
+/// Removes recordings, and keys of recordings, that are nobody's: what an import or a start left that was killed before
+/// it was a session, and what the destruction of audio left that was killed between key and file.
 pub fn remove_orphans(context: &Context) {
-    let files = std::fs::read_dir(context.root.spool()).into_iter().flatten().flatten();
-    for file in files.map(|entry| entry.path()) {
-        let session = file.file_stem().and_then(|s| s.to_str()).unwrap_or_default().to_owned();
-        let is_spool = file.extension().is_some_and(|e| e == "rspool");
-        if is_spool && context.store.has_session(&session).is_ok_and(|known| !known) {
-            let removed = context.destroy_audio(&session).is_ok();
-            warn!(session_id = session, removed, "A recording of no session was found.");
+    let files = std::fs::read_dir(context.root.spool()).into_iter().flatten().flatten().map(|entry| entry.path());
+    let spools = files.filter(|file| file.extension().is_some_and(|e| e == "rspool"));
+    let mut sessions: BTreeSet<String> =
+        spools.filter_map(|file| Some(file.file_stem()?.to_str()?.to_owned())).collect();
+    match context.keys.owners(Purpose::Audio) {
+        Ok(owners) => sessions.extend(owners),
+        Err(why) => error!(error = %report(&why), "Keys of no session could not be looked for."),
+    }
+    for session in sessions {
+        match orphan(context, &session) {
+            Ok(None) => {}
+            Ok(Some(orphan)) => remove_orphan(context, &session, orphan),
+            Err(why) => error!(session_id = session, error = %report(&why), "A recording's session cannot be read."),
+        }
+    }
+}
+
+fn remove_orphan(context: &Context, session: &str, orphan: Orphan) {
+    if let Err(why) = forget::audio(&context.keys, &context.spool_file(session), session) {
+        error!(session_id = session, error = %report(&why), "An orphaned recording could not be removed.");
+        return;
+    }
+    match orphan {
+        Orphan::OfNoSession => warn!(session_id = session, "A recording of no session was removed."),
+        Orphan::Destroyed => warn!(session_id = session, "What was left of destroyed audio was removed."),
+        Orphan::KeyGone => {
+            warn!(session_id = session, "The key of a recording is gone; what was left of its audio was removed.");
+            if let Err(why) = context.store.audio_destroyed(session, context.now().wall) {
+                error!(session_id = session, error = %report(&why), "That audio is destroyed could not be stored.");
+            }
         }
     }
 }

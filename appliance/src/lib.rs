@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod engine;
 pub mod engines;
 pub mod export;
+pub mod forget;
 pub mod import;
 pub mod keeper;
 pub mod label;

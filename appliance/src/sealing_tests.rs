@@ -15,7 +15,7 @@ use shared::task::Task;
 use tokio::task::LocalSet;
 
 use crate::conclude::conclude_all;
-use crate::context::{Aside, AudioError, Context, Doors, StartError};
+use crate::context::{Aside, Context, Doors, StartError};
 use crate::engine::{Heard, Transcriber};
 use crate::worker::{Transcribed, transcription_lane};
 
@@ -109,30 +109,11 @@ async fn a_session_whose_key_is_gone_is_given_up_and_keeps_no_other_back() {
 }
 
 #[test]
-fn audio_stays_until_its_key_is_destroyed() {
-    let folder = tempfile::tempdir().unwrap();
-    let disk = Disk::default();
-    let context = box_in(folder.path(), &disk);
-    session(&context, "a", true);
-    context.keys.make("a", Purpose::Audio, context.now().wall).unwrap();
-    let file = context.spool_file("a");
-    std::fs::write(&file, "audio").unwrap();
-    disk.set_full(true);
-    assert!(matches!(context.destroy_audio("a"), Err(AudioError::Key(_))));
-    assert!(file.exists(), "what is left of a file whose key is there can be heard");
-    disk.set_full(false);
-    context.destroy_audio("a").unwrap();
-    assert!(!file.exists() && context.keys.get("a", Purpose::Audio).unwrap().is_none());
-    assert!(context.keys.get("a", Purpose::Content).unwrap().is_some(), "what was said stays");
-    context.destroy_audio("a").unwrap();
-}
-
-#[test]
 fn keys_of_no_session_are_destroyed_and_those_of_one_stay() {
     let folder = tempfile::tempdir().unwrap();
     let context = box_in(folder.path(), &Disk::default());
     session(&context, "a", true);
-    for purpose in [Purpose::Audio, Purpose::Content, Purpose::Voice] {
+    for purpose in [Purpose::Content, Purpose::Voice] {
         context.keys.make("orphan", purpose, context.now().wall).unwrap();
     }
     crate::keeper::destroy_orphan_keys(&context);

@@ -17,7 +17,8 @@ use uuid::Uuid;
 
 use crate::capture::{Ending, Interruption, Microphone, MicrophoneDoor, MicrophoneError, Progress, Recording};
 use crate::context::{Context, time_quality};
-use crate::spool::{Left, SpoolReader, SpoolWriter};
+use crate::forget;
+use crate::spool::{Left, SpoolError, SpoolReader, SpoolWriter};
 
 /// How long ending waits for the microphone's last samples.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,9 +38,9 @@ pub enum SessionError {
     /// There is nothing to record with.
     #[error(transparent)]
     Microphone(#[from] MicrophoneError),
-    /// There is no room or no right to write.
+    /// There is no room or no right to write, or no key to seal it with.
     #[error("The recording cannot be written: {0}")]
-    Disk(#[from] std::io::Error),
+    Spool(#[from] SpoolError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -125,7 +126,8 @@ impl Sessions {
         let now = self.context.now();
         let id = Uuid::new_v4().to_string();
         let path = self.context.spool_file(&id);
-        let spool = SpoolWriter::create(&path, &now)?;
+        let begun = SpoolWriter::begin(&path, &self.context.keys, &id, &now);
+        let spool = begun.inspect_err(|_| self.forget(&id))?;
         let new = NewSession {
             id: id.clone(),
             started_at: now.wall,
@@ -135,11 +137,18 @@ impl Sessions {
             speakers,
         };
         if let Err(why) = self.context.store.begin_session(&new, now.wall) {
-            std::fs::remove_file(&path)?;
+            self.forget(&id);
             return Err(why.into());
         }
         let clock = self.context.clock.clone();
         Ok((id, Recording::begin(self.door.clone(), Some(microphone), spool, clock, None)))
+    }
+
+    /// Takes away what was begun of a session that is none; what cannot be is taken away at the next start.
+    fn forget(&self, session: &str) {
+        if let Err(why) = forget::audio(&self.context.keys, &self.context.spool_file(session), session) {
+            warn!(session_id = session, error = %report(&why), "What was begun of a session could not be removed.");
+        }
     }
 
     /// Ends the session being recorded; `session` names it if the caller means a particular one. Blocks until the
@@ -175,7 +184,7 @@ impl Sessions {
     fn ended(&self, session: &str, samples: Option<u64>) -> Result<(), SessionError> {
         let samples = match samples {
             Some(samples) => samples,
-            None => SpoolReader::open(&self.context.spool_file(session))?.refresh()?,
+            None => SpoolReader::open(&self.context.spool_file(session), &self.context.keys, session)?.samples(),
         };
         let now = self.context.now().wall;
         self.context.store.end_session(session, samples, now, By::local(now))?;
@@ -253,19 +262,19 @@ impl Sessions {
     }
 
     fn reopen(&self, session: &SessionRow) -> Result<(SpoolWriter, Left), SessionError> {
-        let (now, path) = (self.context.now(), self.context.spool_file(&session.id));
+        let (now, path, keys) = (self.context.now(), self.context.spool_file(&session.id), &self.context.keys);
         if path.exists() {
-            return Ok(SpoolWriter::reopen(&path, &now)?);
+            return Ok(SpoolWriter::reopen(&path, keys, &session.id, &now)?);
         }
-        let spool = SpoolWriter::create(&path, &now)?;
+        let spool = SpoolWriter::begin(&path, keys, &session.id, &now)?;
         Ok((spool, Left { samples: 0, at: None, ended: false }))
     }
 
     /// Ends a session with what can be read of it.
     fn end_where_it_stopped(&self, session: &SessionRow) {
-        let readable = SpoolReader::open(&self.context.spool_file(&session.id)).and_then(|mut spool| spool.refresh());
-        let samples = readable.unwrap_or_else(|why| {
-            error!(session_id = session.id, error = %why, "The session's recording cannot be read.");
+        let readable = SpoolReader::open(&self.context.spool_file(&session.id), &self.context.keys, &session.id);
+        let samples = readable.map(|spool| spool.samples()).unwrap_or_else(|why| {
+            error!(session_id = session.id, error = %report(&why), "The session's recording cannot be read.");
             session.samples
         });
         let now = self.context.now().wall;

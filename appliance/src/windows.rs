@@ -4,7 +4,6 @@
 //! is absent or late, at the quietest moment. Capture never waits for this.
 
 use std::collections::HashSet;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use crate::audio::{SAMPLE_RATE_HZ, samples_in};
 use crate::context::Context;
 use crate::engine::Voices;
 use crate::speech::{self, Cut, MAX_WINDOW};
-use crate::spool::SpoolReader;
+use crate::spool::{SpoolError, SpoolReader};
 
 /// How often the spool is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -34,7 +33,7 @@ enum WindowError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("The spool could not be read")]
-    Spool(#[from] io::Error),
+    Spool(#[from] SpoolError),
 }
 
 /// Cuts every session that is not concluded, for ever.
@@ -66,7 +65,11 @@ fn unfinished(context: &Context) -> Result<HashSet<String>, StoreError> {
 /// Cuts a session until its end. Says so and tries again if the disk does not let it.
 async fn follow(context: Arc<Context>, session: String, mut voices: impl Voices) {
     loop {
-        match cut_all(&context, &session, &mut voices).await {
+        let cut = match cut_all(&context, &session, &mut voices).await {
+            Err(WindowError::Spool(why)) if why.is_lost() => close(&context, &session, why),
+            cut => cut,
+        };
+        match cut {
             Ok(()) => return,
             Err(why) => {
                 error!(error = %report(&why), session_id = session, "Windows could not be cut; trying again.");
@@ -93,7 +96,7 @@ async fn cut_all(context: &Context, session: &str, voices: &mut impl Voices) -> 
     if known.ended_at.is_some() && from >= known.samples {
         return Ok(());
     }
-    let mut reader = SpoolReader::open(&context.spool_file(session))?;
+    let mut reader = SpoolReader::open(&context.spool_file(session), &context.keys, session)?;
     let full = samples_in(MAX_WINDOW);
     loop {
         // Whether it has ended is asked before the spool is read: then what is read is all there is.
@@ -119,10 +122,32 @@ async fn cut_all(context: &Context, session: &str, voices: &mut impl Voices) -> 
             (number, from) = (number + 1, stretch.end);
         }
         if ended && from >= total {
-            context.settled.notify_waiters();
-            return Ok(());
+            // What was lost of the recording since it ended is a window without work.
+            return leave_out(context, session, number, from);
         }
     }
+}
+
+/// Gives up what was not cut of a session that has ended and can never be read, so that it is concluded.
+fn close(context: &Context, session: &str, why: SpoolError) -> Result<(), WindowError> {
+    if context.store.session(session)?.ended_at.is_none() {
+        return Err(why.into());
+    }
+    error!(error = %report(&why), session_id = session, "What is left of the recording is lost.");
+    let last = context.store.windows(session)?.last().copied();
+    let (number, from) = last.map_or((0, 0), |w| (w.number + 1, w.end_sample));
+    leave_out(context, session, number, from)
+}
+
+/// Makes the rest of a session, if there is one, a window in which there is nothing to hear.
+fn leave_out(context: &Context, session: &str, number: u32, from: u64) -> Result<(), WindowError> {
+    let until = context.store.session(session)?.samples;
+    if from < until {
+        let window = WindowRow { number, start_sample: from, end_sample: until, blind_cut: false };
+        context.store.add_window(session, &window, &[], until)?;
+    }
+    context.settled.notify_waiters();
+    Ok(())
 }
 
 async fn place(

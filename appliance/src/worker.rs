@@ -19,7 +19,7 @@ use crate::context::Context;
 use crate::engine::protocol::CHUNK;
 use crate::engine::{Phrase, Transcriber, Voices};
 use crate::ladder::Signs;
-use crate::spool::SpoolReader;
+use crate::spool::{SpoolError, SpoolReader};
 use crate::voicing::{WindowAudio, hear};
 
 /// How long a lane with nothing to do waits before it looks again by itself.
@@ -181,8 +181,14 @@ async fn work<R: Serialize, E: Fault + Serialize + Clone>(
     let lead = kind.lead.min(claim.window.start_sample);
     let pcm = match read(context, claim, lead, spool) {
         Ok(pcm) => pcm,
+        Err(why) if why.is_passing() => {
+            error!(session_id = claim.session, error = %report(&why), "A window cannot be read yet; trying again.");
+            store.give_back(task)?;
+            tokio::time::sleep(AFTER_TROUBLE).await;
+            return Ok(());
+        }
         Err(why) => {
-            let failure = TaskFailure::at_once((kind.invalid)(why.kind().to_string()));
+            let failure = TaskFailure::at_once((kind.invalid)(why.problem()));
             store.fail(claim.id, failure.retry_count, &failure, &[])?;
             context.settled.notify_waiters();
             return Ok(());
@@ -282,17 +288,16 @@ fn read(
     claim: &Claim,
     lead: u64,
     spool: &mut Option<(String, SpoolReader)>,
-) -> std::io::Result<Vec<i16>> {
+) -> Result<Vec<i16>, SpoolError> {
     let stretch = claim.window.start_sample.saturating_sub(lead)..claim.window.end_sample;
-    let reader = match spool {
-        Some((session, reader)) if *session == claim.session => reader,
-        other => {
-            let reader = SpoolReader::open(&context.spool_file(&claim.session))?;
-            &mut other.insert((claim.session.clone(), reader)).1
-        }
+    let mut reader = match spool.take() {
+        Some((session, reader)) if session == claim.session => reader,
+        Some(_) | None => SpoolReader::open(&context.spool_file(&claim.session), &context.keys, &claim.session)?,
     };
     reader.refresh()?;
-    reader.read(stretch)
+    let pcm = reader.read(stretch)?;
+    *spool = Some((claim.session.clone(), reader));
+    Ok(pcm)
 }
 
 fn give_up<E: Fault + Serialize>(

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use appliance::audio::SAMPLE_RATE_HZ;
-use appliance::spool::SpoolReader;
 use shared::record::GapCause;
 use tests::microphone::{Microphone, STALE};
 use tests::{Running, TestBox, now};
@@ -35,8 +34,7 @@ fn lost_by(interrupt: impl FnOnce(&mut Running)) -> u64 {
     assert!(microphone.is_alive());
     drop(daemon);
 
-    let file = room.root().join(format!("var/lib/roomscribe/spool/{session}.rspool"));
-    let mut spool = SpoolReader::open(&file).unwrap();
+    let spool = room.heard(&session);
     let gaps = spool.gaps();
     assert_eq!(gaps.len(), 1, "{gaps:?}");
     let (gap, cause) = gaps[0].clone();

@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use appliance::spool::SpoolReader;
 use tests::microphone::Microphone;
 use tests::{TestBox, conversation, fixture, wait_for};
 
@@ -45,8 +44,7 @@ fn both_ways(prepare: impl Fn(&TestBox), models: usize) {
     let streamed = room.ask("roomscribe", &["export", &session, "--format", "json"]);
     drop(daemon);
 
-    let spool = room.root().join(format!("var/lib/roomscribe/spool/{session}.rspool"));
-    let pcm = SpoolReader::open(&spool).unwrap().read(0..u64::MAX).unwrap();
+    let pcm = room.heard(&session).read(0..u64::MAX).unwrap();
     let other = TestBox::new();
     prepare(&other);
     let wav = other.root().join("whole.wav");

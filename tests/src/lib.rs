@@ -11,7 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use appliance::spool::{SpoolReader, spool_file};
 use serde_json::Value;
+use shared::keys::BoxKeys;
+use shared::paths::Root;
+use shared::store::KeyStore;
 
 pub mod broker;
 pub mod engine;
@@ -162,6 +166,27 @@ impl TestBox {
     pub fn spooled(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(self.root().join("var/lib/roomscribe/spool"));
         entries.map(|all| all.flatten().map(|e| e.path()).collect()).unwrap_or_default()
+    }
+
+    /// The box's key store, by its development key.
+    ///
+    /// # Panics
+    /// If it cannot be opened.
+    #[must_use]
+    pub fn keys(&self) -> KeyStore {
+        let root = Root::new(self.root());
+        let boxes = BoxKeys::find(&root, None).expect("a development key").keys;
+        KeyStore::open(&root.key_store(), boxes).expect("a key store")
+    }
+
+    /// What was heard in a session.
+    ///
+    /// # Panics
+    /// If it cannot be read.
+    #[must_use]
+    pub fn heard(&self, session: &str) -> SpoolReader {
+        let file = spool_file(&Root::new(self.root()), session);
+        SpoolReader::open(&file, &self.keys(), session).expect("a recording")
     }
 
     /// One of the programs, told of this box.
@@ -351,7 +376,7 @@ pub fn get_text(stream: impl Read + Write, path: &str) -> Option<String> {
 /// A page of the box in `root`, as it stands.
 #[must_use]
 pub fn box_page(root: &Path, path: &str) -> Option<String> {
-    let stream = UnixStream::connect(shared::paths::Root::new(root).find_control_socket()).ok()?;
+    let stream = UnixStream::connect(Root::new(root).find_control_socket()).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     get_text(stream, path)
 }
@@ -365,7 +390,7 @@ pub fn get(stream: impl Read + Write, path: &str) -> Option<Value> {
 /// Asks the box in `root` over its control socket, and goes away after `patience`.
 #[must_use]
 pub fn call(root: &Path, method: &str, path: &str, body: &str, patience: Duration) -> Option<(u16, Value)> {
-    let stream = UnixStream::connect(shared::paths::Root::new(root).find_control_socket()).ok()?;
+    let stream = UnixStream::connect(Root::new(root).find_control_socket()).ok()?;
     stream.set_read_timeout(Some(patience)).ok()?;
     let (status, answer) = request(stream, method, path, body)?;
     Some((status, serde_json::from_str(&answer).unwrap_or_default()))

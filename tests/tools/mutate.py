@@ -39,6 +39,14 @@ Bugs that the simulation must catch, one at a time, within so many seeds, or els
 """
 
 
+TESTED = """
+Bugs that a test of their own must catch:
+
+| what must hold | test | planted bug |
+|---|---|---|
+"""
+
+
 def mutations():
     with LIST.open("rb") as file:
         return tomllib.load(file)["mutation"]
@@ -56,9 +64,13 @@ def table():
     row = lambda m: f"| {m['heading']} | {m['code']} | {test(m)} | `{m['name']}` |\n"
     all_of_them = mutations()
     text = HEAD + "".join(row(m) for m in all_of_them if "heading" in m)
-    return text + BUGS + "".join(
-        f"| {m['code']} | `{m['name']}` | {m.get('seeds') or test(m)} |\n" for m in all_of_them if "heading" not in m
+    seeded = "".join(
+        f"| {m['code']} | `{m['name']}` | {m['seeds']} |\n" for m in all_of_them if "heading" not in m and "seeds" in m
     )
+    tested = "".join(
+        f"| {m['code']} | {test(m)} | `{m['name']}` |\n" for m in all_of_them if "heading" not in m and "test" in m
+    )
+    return text + BUGS + seeded + TESTED + tested
 
 
 def check():

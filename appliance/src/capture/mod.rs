@@ -17,7 +17,7 @@ use shared::record::GapCause;
 use tracing::{error, info, warn};
 
 use crate::audio::{SAMPLE_RATE_HZ, duration, peak_dbfs, samples_in};
-use crate::spool::SpoolWriter;
+use crate::spool::{SpoolError, SpoolWriter};
 
 /// Samples asked for at a time: 10 ms. Small, because ALSA's `file` plug-in takes a short read of a FIFO for a whole one:
 /// whoever plays into it in blocks of any multiple of this is heard as played.
@@ -315,7 +315,7 @@ impl Recorder {
         }
     }
 
-    fn disk_trouble(&mut self, why: &std::io::Error, interruption: Interruption) {
+    fn disk_trouble(&mut self, why: &SpoolError, interruption: Interruption) {
         if !self.progress.is_failing.swap(true, Ordering::Relaxed) {
             error!(error = %why, "What is heard cannot be written; trying again until it can.");
         }

@@ -1,6 +1,8 @@
 use super::*;
 use crate::spool::SpoolReader;
 use shared::clock::SystemClock;
+use shared::keys::{BoxKey, BoxKeys};
+use shared::store::KeyStore;
 use std::sync::Mutex;
 
 /// What a scripted microphone does at each read.
@@ -47,7 +49,9 @@ fn record(script: Vec<Do>, interrupted: Option<Interruption>) -> (Vec<i16>, Vec<
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let spool = SpoolWriter::create(&path, &clock.now()).unwrap();
+    let boxes = BoxKeys::only(BoxKey::generate().unwrap());
+    let keys = KeyStore::open(&folder.path().join("keys.db"), boxes).unwrap();
+    let spool = SpoolWriter::begin(&path, &keys, "s", &clock.now()).unwrap();
     let script = Arc::new(Mutex::new(script.into()));
     let recording = Recording::begin(Arc::new(Scripted(script.clone())), None, spool, clock, interrupted);
     while !script.lock().unwrap().is_empty() {
@@ -55,7 +59,7 @@ fn record(script: Vec<Do>, interrupted: Option<Interruption>) -> (Vec<i16>, Vec<
     }
     thread::sleep(Duration::from_millis(50));
     recording.end(Ending::Final, Duration::from_secs(5)).unwrap();
-    let mut reader = SpoolReader::open(&path).unwrap();
+    let reader = SpoolReader::open(&path, &keys, "s").unwrap();
     let gaps = reader.gaps();
     (reader.read(0..u64::MAX).unwrap(), gaps)
 }

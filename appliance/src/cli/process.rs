@@ -82,7 +82,7 @@ async fn in_process(
             let reason = open.ailment.as_ref().map(shared::ailment::Ailment::explain);
             super::refused(open.retry_after.map(|d| d.as_secs_f64().ceil() as u64), reason.as_deref())
         }
-        ImportError::Disk(_) | ImportError::Store(_) => Failed::because(&why),
+        ImportError::Spool(_) | ImportError::Store(_) => Failed::because(&why),
     };
     admit(context).await.map_err(failed)?;
     let session = take_in(context, file, speakers).map_err(failed)?;

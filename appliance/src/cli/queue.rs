@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use shared::clock::{Clock as _, SystemClock, WallTime};
 use shared::error::report;
 use shared::paths::Root;
-use shared::store::{By, Dropped, KeyStore, QueueError, Store};
+use shared::store::{By, Dropped, QueueError, Store};
 
 use super::{Answer, Failed, client, code, say, waiting};
-use crate::queue;
+use crate::{forget, queue};
 
 #[derive(Debug, Subcommand)]
 pub enum QueueAction {
@@ -137,9 +137,8 @@ fn offline(root: &Root, action: &QueueAction) -> Result<Value, Failed> {
             queue::show(&store, session).map_err(because)
         }
         QueueAction::Drop { session, .. } => {
-            let keys = super::keys_of(root)?;
             let dropped = queue::drop_session(&store, session, By::local(now())).map_err(|why| failed(&why))?;
-            destroy_audio(root, &store, &keys, session, dropped)?;
+            destroy_audio(root, &store, session, dropped)?;
             queue::show(&store, session).map_err(because)
         }
         QueueAction::Check => Ok(json!({ "damage": store.check().map_err(because)? })),
@@ -148,13 +147,15 @@ fn offline(root: &Root, action: &QueueAction) -> Result<Value, Failed> {
 }
 
 /// Where no daemon does it. A session that was to be processed keeps its audio until one has concluded it.
-fn destroy_audio(root: &Root, store: &Store, keys: &KeyStore, session: &str, dropped: Dropped) -> Result<(), Failed> {
+fn destroy_audio(root: &Root, store: &Store, session: &str, dropped: Dropped) -> Result<(), Failed> {
     match dropped {
         Dropped::Queued => return Ok(()),
         Dropped::DeadLetter => {}
     }
-    crate::context::destroy_audio(root, keys, session).map_err(|why| {
-        Failed::new(code::FAILED, format!("the session is dropped, but its audio is not destroyed: {}", report(&why)))
+    forget::audio_without_daemon(root, session).map_err(|why| {
+        let why = report(&why);
+        let message = format!("the session is dropped; the box destroys its audio at its next start, not now: {why}");
+        Failed::new(code::FAILED, message)
     })?;
     store.audio_destroyed(session, By::local(now())).map_err(|why| Failed::because(&why))
 }

@@ -124,6 +124,10 @@ impl Checker {
         }
     }
 
+    fn has_audio_key(&self, session: &str) -> Result<bool, String> {
+        Ok(self.keys.get(session, Purpose::Audio).map_err(text)?.is_some())
+    }
+
     /// Everything that must always hold.
     ///
     /// # Errors
@@ -179,8 +183,11 @@ impl Checker {
             select(&self.room, sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         for (session, audio, dropped) in rows {
             let may_go = diarized.contains(&session);
-            if !dropped && !may_go && (audio != "kept" || !spool(&session)) {
+            if !dropped && !may_go && (audio != "kept" || !spool(&session) || !self.has_audio_key(&session)?) {
                 return Err(format!("the audio of {session} is gone before its diarized record was acknowledged"));
+            }
+            if audio == "destroyed" && self.has_audio_key(&session)? {
+                return Err(format!("the audio of {session} is said to be destroyed and its key is there"));
             }
         }
         Ok(())

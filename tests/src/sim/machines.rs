@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use appliance::conclude::conclude_all;
 use appliance::context::{Aside, Context, Doors, StartError};
-use appliance::keeper::{keep, owe_earlier_records};
+use appliance::keeper::{keep, owe_earlier_records, remove_orphans};
+use appliance::spool::spool_file;
 use appliance::vitals::Vitals;
 use appliance::worker::{diarization_lane, transcription_lane};
 use shared::ailment::Ailment;
@@ -171,6 +172,12 @@ impl RoomBox {
         &self.root
     }
 
+    /// The file of wrapped keys.
+    #[must_use]
+    pub fn key_store(&self) -> PathBuf {
+        self.root.key_store()
+    }
+
     /// Starts the recorder, as a daemon would.
     ///
     /// # Errors
@@ -185,6 +192,7 @@ impl RoomBox {
             Ok(Doors { clock, store, keys, vitals: Some(board), aside: Aside::Here })
         });
         let context = Arc::new(context.map_err(|why| why.to_string())?);
+        remove_orphans(&context);
         owe_earlier_records(&context).map_err(|why| why.to_string())?;
         self.recorder.run(transcription_lane(context.clone(), SimTranscriber(self.script.clone())));
         self.recorder.run(diarization_lane(context.clone(), SimVoices(self.script.clone())));
@@ -250,7 +258,7 @@ impl RoomBox {
     /// Where a session's audio lies.
     #[must_use]
     pub fn spool_file(&self, session: &str) -> PathBuf {
-        self.root.spool().join(format!("{session}.rspool"))
+        spool_file(&self.root, session)
     }
 }
 

@@ -234,7 +234,8 @@ impl World {
         let number = u16::try_from(self.sessions.len()).map_err(|why| why.to_string())?;
         // All the sound it may have; what is told of it grows window by window.
         let file = self.room.spool_file(&id);
-        let mut spool = SpoolWriter::create(&file, &now).map_err(|why| why.to_string())?;
+        let begun = SpoolWriter::begin(&file, &context.keys, &id, &now);
+        let Ok(mut spool) = begun else { return Ok(None) };
         for window in 0..8 {
             spool.audio(&samples(number, window), &now).map_err(|why| why.to_string())?;
         }
@@ -247,7 +248,8 @@ impl World {
             speakers: SpeakerHint::default(),
         };
         if context.store.begin_session(&new, now.wall).is_err() {
-            std::fs::remove_file(file).map_err(|why| why.to_string())?;
+            // What the disk does not let go now is an orphan of the next start.
+            drop(appliance::forget::audio(&context.keys, &file, &id));
             return Ok(None);
         }
         self.sessions.insert(id.clone(), Known { number, ..Known::default() });
