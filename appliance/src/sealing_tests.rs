@@ -85,7 +85,7 @@ async fn until_concluded(context: &Context, ids: &[&str]) -> Vec<Status> {
 async fn a_session_whose_key_is_gone_is_given_up_and_keeps_no_other_back() {
     let folder = tempfile::tempdir().unwrap();
     let context = box_in(folder.path(), &Disk::default());
-    for (id, is_transcribed) in [("lost", true), ("lost-before", false), ("sound", true)] {
+    for (id, is_transcribed) in [("lost", true), ("sound", true), ("lost-before", false)] {
         session(&context, id, is_transcribed);
     }
     for lost in ["lost", "lost-before"] {
