@@ -167,6 +167,18 @@ mod tests {
     }
 
     #[test]
+    fn where_the_key_store_is_lost_recordings_wait_for_it_to_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let context = box_in(folder.path());
+        session(&context, "failed", Status::Failed);
+        for key in context.keys.held().unwrap() {
+            context.keys.destroy_all(&key.owner).unwrap();
+        }
+        remove_orphans(&context);
+        assert_eq!(standing(&context, "failed"), (true, false, Some(true)));
+    }
+
+    #[test]
     fn a_command_without_the_box_key_destroys_as_well_and_makes_no_key_store() {
         let folder = tempfile::tempdir().unwrap();
         let context = box_in(folder.path());

@@ -202,7 +202,9 @@ fn orphan(context: &Context, session: &str) -> Result<Option<Orphan>, StoreError
         Status::Done | Status::Failed | Status::Withdrawn => true,
         Status::Recording | Status::Paused | Status::Queued | Status::Processing | Status::Postponed => false,
     };
-    let is_gone = || spool::is_gone(&context.spool_file(session), &context.keys, session);
+    // Without the key of its text, too, it is the key store that is lost: that may come back, and a file would not.
+    let has_text = || context.keys.get(session, Purpose::Content).is_ok_and(|key| key.is_some());
+    let is_gone = || has_text() && spool::is_gone(&context.spool_file(session), &context.keys, session);
     Ok(match row.audio_kept {
         false if is_over => Some(Orphan::Destroyed),
         true if is_over && is_gone() => Some(Orphan::KeyGone),

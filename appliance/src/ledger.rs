@@ -130,8 +130,9 @@ mod tests {
 
     fn box_in(folder: &std::path::Path) -> (Root, Store) {
         let root = Root::new(folder);
-        let store = Store::open(&root.database()).unwrap();
         std::fs::create_dir_all(root.spool()).unwrap();
+        let keys = crate::context::open_keys(&root, None).unwrap();
+        let store = Store::open(&root.database()).unwrap().sealing_with(std::sync::Arc::new(keys));
         (root, store)
     }
 
