@@ -14,7 +14,7 @@ use super::Gate;
 pub const POLICY: Policy = Policy { failure_threshold: 5, timeout: Duration::from_secs(60), success_threshold: 1 };
 
 pub struct World {
-    folder: tempfile::TempDir,
+    pub folder: tempfile::TempDir,
     pub store: Arc<Store>,
     pub clock: Arc<TokioClock>,
 }

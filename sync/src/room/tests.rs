@@ -20,14 +20,17 @@ struct World {
     keys: ClinicKeys,
 }
 
+fn recorder(folder: &std::path::Path) -> Store {
+    let boxes = BoxKeys::only(BoxKey::generate().unwrap());
+    let keys = KeyStore::open(&folder.join("keys.db"), boxes).unwrap();
+    Store::open(&folder.join("box.db")).unwrap().sealing_with(Arc::new(keys))
+}
+
 impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("box.db");
-        let boxes = BoxKeys::only(BoxKey::generate().unwrap());
-        let box_keys = Arc::new(KeyStore::open(&folder.path().join("keys.db"), boxes).unwrap());
-        let recorder = Store::open(&path).unwrap().sealing_with(box_keys);
-        let store = Arc::new(Store::open(&path).unwrap());
+        let (recorder, store) = (recorder(folder.path()), Store::open(&folder.path().join("box.db")).unwrap());
+        let store = Arc::new(store);
         Self { _folder: folder, store, recorder, clock: Arc::default(), keys: ClinicKeys::generate() }
     }
 
@@ -231,7 +234,8 @@ async fn a_recorder_that_says_nothing_any_more_does_not_look_idle() {
 #[tokio::test(start_paused = true)]
 async fn a_breaker_that_a_person_opens_ends_the_line_and_a_reset_brings_it_back_with_what_is_owed() {
     let gated = crate::gate::fixture::World::new();
-    let world = World { store: gated.store.clone(), ..World::new() };
+    let recorder = recorder(gated.folder.path());
+    let world = World { store: gated.store.clone(), recorder, ..World::new() };
     let (broker, [mut first, mut second]) = ScriptedBroker::new(None);
     let tries = broker.tries();
     let (stopper, stop) = Stop::new();
