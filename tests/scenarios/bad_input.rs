@@ -46,7 +46,9 @@ fn what_is_no_recording_is_a_transcription_error_and_leaves_only_its_failed_sess
         assert_eq!(done.record["error"]["type"], "TranscriptionError");
         assert_eq!(done.record["error_message"], "The audio is invalid");
         assert_eq!(done.record["diarization_status"], "skipped");
-        assert_eq!(done.said.lines().count(), 1, "one clear sentence: {}", done.said);
+        // The first use of a root also says that it made a key.
+        let about_the_file = done.said.lines().filter(|line| !line.contains("made a development key")).count();
+        assert_eq!(about_the_file, 1, "one clear sentence: {}", done.said);
         assert_fits_schema(&done.record);
     }
     assert!(room.spooled().is_empty(), "nothing is left behind");
