@@ -1,26 +1,43 @@
 # shellcheck shell=bash
-# ./dev bench: figures, beside whisper.cpp in the same run and against references, by other people's scorers; with
-# --memory, how much memory ten minutes and four hours take.
+# ./dev bench: figures, beside whisper.cpp in the same run and against references, by other people's scorers; or of one
+# thing alone: memory, times of words, likeness of voices, steps of the segmentation network.
 
 bench() {
-    [ $# = 0 ] || [ "$*" = --memory ] || wrong_usage "bench takes nothing but --memory"
-    local shared venv=$target/bench
+    local what=${1:-}
+    case "$*" in
+    '' | --memory | '--memory --segmentation' | --words | --voices | --steps) ;;
+    *) wrong_usage "bench takes nothing, --memory [--segmentation], --words, --voices or --steps" ;;
+    esac
+    local shared venv=$target/bench given
     shared=$(dirname "$top")/shared
     [ -d "$shared/audio" ] || die "the recordings are not here: looked for $shared/audio." \
         "They lie beside a developer's checkout and are not part of the product."
-    if [ $# = 1 ]; then
-        set_up "${packages_build[@]}"
-        step "Build" cargo build --release --locked --workspace
-        say "-- Memory (about a quarter of an hour on an idle machine)"
-        python3 tests/tools/memory.py --roomscribe "$target/release/roomscribe" --shared "$shared"
-        return
-    fi
-    set_up "${packages_build[@]}" python3-venv
-    step "Scorers (jiwer, pyannote.metrics) and whisper.cpp (pywhispercpp)" scorers "$venv"
+    given=(--roomscribe "$target/release/roomscribe" --shared "$shared")
+    case $what in
+    --words) set_up "${packages_build[@]}" libespeak-ng1 espeak-ng-data ;;
+    --memory | --voices) set_up "${packages_build[@]}" ;;
+    *)
+        set_up "${packages_build[@]}" python3-venv
+        step "Scorers (jiwer, pyannote.metrics) and whisper.cpp (pywhispercpp)" scorers "$venv"
+        ;;
+    esac
     step "Build" cargo build --release --locked --workspace
-    say "-- Figures"
-    "$venv/bin/python" tests/tools/measure.py --roomscribe "$target/release/roomscribe" --shared "$shared" \
-        2>"$target/setup/bench.log" || die "the measurement failed; its words are in $target/setup/bench.log."
+    export ROOMSCRIBE_ONNXRUNTIME=${ROOMSCRIBE_ONNXRUNTIME:-$target/lib/libonnxruntime.so}
+    case $what in
+    --memory)
+        say "-- Memory (about a quarter of an hour on an idle machine)"
+        python3 tests/tools/memory.py "${given[@]}" "${@:2}"
+        ;;
+    --words) python3 tests/tools/word_times.py "${given[@]}" ;;
+    --voices) python3 tests/tools/likeness.py "${given[@]}" ;;
+    *)
+        say "-- Figures"
+        local tool=measure.py
+        [ "$what" != --steps ] || tool=steps.py
+        "$venv/bin/python" "tests/tools/$tool" "${given[@]}" 2>"$target/setup/bench.log" ||
+            die "the measurement failed; its words are in $target/setup/bench.log."
+        ;;
+    esac
 }
 
 scorers() {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures how much memory a session takes, short and long: ./dev bench --memory
+"""Measures how much memory a session takes, short and long: ./dev bench --memory [--segmentation]
 
 Processes the ten-minute conversation, then the same again and again for four hours, and reads the most memory that
 `roomscribe` itself held (VmHWM) and the most that its engine processes held. Of what is kept of a session only its words
@@ -24,6 +24,14 @@ def repeat(source, target, times):
         frames = one.readframes(one.getnframes())
         for _ in range(times):
             many.writeframes(frames)
+
+
+def with_demonstration_networks(roomscribe, root, models):
+    """Fills a root so that the demonstration segmentation network is used, beside the voice model of its kind."""
+    fetch = [roomscribe, "models", "fetch", "--root", root, "--from", models]
+    for more in [[], ["--role", "segmentation"], ["--role", "voice", "--all"]]:
+        subprocess.run([*fetch, *more], stdout=subprocess.DEVNULL, check=True)
+    Path(root, "var/lib/roomscribe/models/ge2e_waveform.onnx").unlink()
 
 
 def high_water(pid):
@@ -72,12 +80,11 @@ def main():
     most = []
     with tempfile.TemporaryDirectory() as folder:
         root, long = f"{folder}/root", f"{folder}/4-hours.wav"
-        fetch = [given.roomscribe, "models", "fetch", "--root", root, "--from", given.shared / "models"]
-        subprocess.run(fetch, stdout=subprocess.DEVNULL, check=True)
         if given.segmentation:
-            subprocess.run([*fetch, "--role", "segmentation"], stdout=subprocess.DEVNULL, check=True)
-            subprocess.run([*fetch, "--role", "voice", "--all"], stdout=subprocess.DEVNULL, check=True)
-            Path(root, "var/lib/roomscribe/models/ge2e_waveform.onnx").unlink()
+            with_demonstration_networks(given.roomscribe, root, given.shared / "models")
+        else:
+            fetch = [given.roomscribe, "models", "fetch", "--root", root, "--from", given.shared / "models"]
+            subprocess.run(fetch, stdout=subprocess.DEVNULL, check=True)
         repeat(source, long, REPEATS)
         for name, wav in [("10 min", source), ("4 h", long)]:
             record, took, own, engine = process(given.roomscribe, root, wav)
