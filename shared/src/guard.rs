@@ -49,20 +49,16 @@ impl Outcome {
 
 /// Where breakers outlive the process.
 pub trait BreakerStore: Send + Sync {
-    /// Keeps the breaker as it is now, with the transition that led to it, if any, and says whether it could. That it
-    /// could not is logged by itself: a call must not fail because its bookkeeping did.
-    fn keep(&self, service: Service, stored: &Stored, moved: Option<Transition>, now: &Now) -> bool;
-    /// As [`BreakerStore::keep`], and with it that people asked for it.
-    fn keep_asked(
+    /// Keeps the breaker as it is now, with the transition that led to it, if any, and what people asked for, and says
+    /// whether it could. That it could not is logged by itself: a call must not fail because its bookkeeping did.
+    fn keep(
         &self,
         service: Service,
         stored: &Stored,
         moved: Option<Transition>,
-        _asked: &[BreakerCommand],
+        asked: &[BreakerCommand],
         now: &Now,
-    ) -> bool {
-        self.keep(service, stored, moved, now)
-    }
+    ) -> bool;
     /// What was kept, if anything.
     fn kept(&self, service: Service) -> Option<Stored>;
     /// A guarded call ended: what failure rates are counted from.
@@ -113,7 +109,7 @@ impl Owned {
             (Some(missed), Some(moved)) => Some(Transition { from: missed.from, to: moved.to }),
             (missed, moved) => moved.or(missed),
         };
-        if store.keep_asked(self.breaker.service(), &self.breaker.stored(now), moved, &self.asked, now) {
+        if store.keep(self.breaker.service(), &self.breaker.stored(now), moved, &self.asked, now) {
             self.asked.clear();
         } else {
             self.unkept = Some(moved);
@@ -453,14 +449,23 @@ mod tests {
     struct Kept {
         kept: Mutex<BTreeMap<Service, Stored>>,
         moves: Mutex<Vec<Transition>>,
+        asked: Mutex<Vec<BreakerCommand>>,
         full: std::sync::atomic::AtomicBool,
     }
     impl BreakerStore for Kept {
-        fn keep(&self, service: Service, stored: &Stored, moved: Option<Transition>, _: &Now) -> bool {
+        fn keep(
+            &self,
+            service: Service,
+            stored: &Stored,
+            moved: Option<Transition>,
+            asked: &[BreakerCommand],
+            _: &Now,
+        ) -> bool {
             let takes = !self.full.load(std::sync::atomic::Ordering::Relaxed);
             if takes {
                 self.kept.lock().unwrap().insert(service, stored.clone());
                 self.moves.lock().unwrap().extend(moved);
+                self.asked.lock().unwrap().extend_from_slice(asked);
             }
             takes
         }
@@ -468,6 +473,20 @@ mod tests {
             self.kept.lock().unwrap().get(&service).cloned()
         }
         fn called(&self, _: Service, _: Outcome, _: Duration, _: &Now) {}
+    }
+
+    #[test]
+    fn what_people_asked_of_a_breaker_is_told_once_also_if_the_store_was_full() {
+        let (kept, clock) = (Arc::new(Kept::default()), Arc::new(ScriptedClock::new()));
+        let breakers = guard(kept.clone(), clock).breakers;
+        kept.full.store(true, std::sync::atomic::Ordering::Relaxed);
+        breakers.force_open(Service::Transcription);
+        breakers.reset(Service::Transcription);
+        assert!(kept.asked.lock().unwrap().is_empty());
+        kept.full.store(false, std::sync::atomic::Ordering::Relaxed);
+        breakers.tick();
+        breakers.checkpoint();
+        assert_eq!(*kept.asked.lock().unwrap(), [BreakerCommand::ForceOpen, BreakerCommand::Reset]);
     }
 
     fn guard(kept: Arc<Kept>, clock: Arc<ScriptedClock>) -> Guard {

@@ -20,4 +20,4 @@ pub mod store;
 pub mod task;
 pub mod wire;
 
-mod whole_file;
+pub mod whole_file;

@@ -31,7 +31,7 @@ impl Root {
     /// Whether this is a real box rather than a folder.
     #[must_use]
     pub fn is_system(&self) -> bool {
-        self.0 == Path::new("/")
+        self.0 == Path::new("/") || self.0.canonicalize().is_ok_and(|path| path == Path::new("/"))
     }
 
     /// What survives updates.
@@ -118,6 +118,15 @@ impl Root {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_real_box_is_one_however_its_root_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/", folder.path().join("link")).unwrap();
+        assert!(["/", "//", "/tmp/.."].iter().all(|path| Root::new(path).is_system()));
+        assert!(Root::new(folder.path().join("link")).is_system());
+        assert!(!Root::new(folder.path()).is_system() && !Root::new("/no/such/folder").is_system());
+    }
 
     #[test]
     fn a_long_root_moves_its_socket_and_a_short_one_does_not() {

@@ -13,6 +13,7 @@ use shared::clock::{Now, ScriptedClock};
 use shared::error::{Advice, EngineFault, Fault, GuardError, TranscriptionError};
 use shared::guard::{BreakerStore, Breakers, Guard, Outcome, Rungs};
 use shared::retry;
+use shared::store::BreakerCommand;
 
 const POLICY: Policy = Policy { failure_threshold: 2, timeout: Duration::from_secs(120), success_threshold: 2 };
 
@@ -27,7 +28,14 @@ impl Diary {
 }
 
 impl BreakerStore for Diary {
-    fn keep(&self, service: Service, stored: &Stored, moved: Option<Transition>, _: &Now) -> bool {
+    fn keep(
+        &self,
+        service: Service,
+        stored: &Stored,
+        moved: Option<Transition>,
+        _: &[BreakerCommand],
+        _: &Now,
+    ) -> bool {
         self.0.lock().unwrap().push((service, moved, stored.clone()));
         true
     }

@@ -19,6 +19,8 @@ const DOMAIN: &[u8] = b"roomscribe audit row 1";
 const GENESIS: [u8; 32] = [0; 32];
 /// Rows read at a time: whoever else needs the store waits for so many and no more.
 const CHUNK: usize = 1000;
+/// No log has so many rows: a number from here on was written to harm it, and nothing can come after the last.
+const MOST_ROWS: i64 = 1 << 62;
 /// The longest subject.
 const SUBJECT_BYTES: usize = 64;
 
@@ -70,11 +72,18 @@ impl Actor {
         }
     }
 
-    /// Whoever noted the consent.
+    /// Whoever noted the consent: a person, whatever they call themselves.
     #[must_use]
     pub fn of_role(role: Option<&str>) -> Self {
         let role = role.unwrap_or_default().trim();
-        Self::ALL.into_iter().find(|actor| actor.name().eq_ignore_ascii_case(role)).unwrap_or(Self::Local)
+        let is_person = |actor: &Self| match actor {
+            Self::Box | Self::Clinic => false,
+            Self::Local | Self::Therapist | Self::Supervisor | Self::Assistant | Self::Client | Self::Administrator => {
+                true
+            }
+        };
+        let is_called_so = |actor: &Self| actor.name().eq_ignore_ascii_case(role);
+        Self::ALL.into_iter().find(|actor| is_person(actor) && is_called_so(actor)).unwrap_or(Self::Local)
     }
 }
 
@@ -358,9 +367,10 @@ fn head(connection: &Connection) -> rusqlite::Result<Option<(i64, Vec<u8>)>> {
     connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
+/// The last row, of those that can be counted on from.
 fn last(connection: &Connection) -> rusqlite::Result<Option<(i64, Vec<u8>)>> {
-    let sql = "select number, hash from audit order by number desc limit 1";
-    connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+    let sql = "select number, hash from audit where number < ?1 order by number desc limit 1";
+    connection.query_row(sql, [MOST_ROWS], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
 /// Appends a row in the caller's transaction, which has written already and so keeps other writers out. A log that
@@ -368,8 +378,12 @@ fn last(connection: &Connection) -> rusqlite::Result<Option<(i64, Vec<u8>)>> {
 pub(super) fn append(connection: &Connection, entry: &AuditEntry<'_>) -> Result<(), StoreError> {
     let last = last(connection)?;
     let taken = last.as_ref().map_or(0, |(number, _)| *number);
-    let (number, previous) = head(connection)?.or(last).unwrap_or_else(|| (0, GENESIS.to_vec()));
-    let number = number.max(taken).saturating_add(1);
+    let (number, previous) = match head(connection)? {
+        Some((number, hash)) if number < MOST_ROWS => (number, hash),
+        None if last.is_some() => last.unwrap_or_default(),
+        Some(_) | None => (0, GENESIS.to_vec()),
+    };
+    let number = number.max(taken) + 1;
     let subject = entry.subject.filter(|subject| is_word(subject));
     let (actor, action, at) = (entry.by.actor.name(), entry.action.name(), entry.by.at.0);
     let hash = chained(&previous, (number, at, actor, action, subject));
@@ -407,10 +421,12 @@ impl Walk<'_> {
                 None => Flaw::Altered { number: expected },
             }));
         }
+        let is_another = |noted: &AuditHead| noted.number == expected && noted.hash != hex::encode(&row.hash);
+        if self.noted.is_some_and(is_another) {
+            return Ok(Some(Flaw::Rewritten { number: expected }));
+        }
         (self.number, self.hash) = (expected, row.hash);
-        let is_noted =
-            self.noted.is_some_and(|noted| noted.number == expected && noted.hash != hex::encode(&self.hash));
-        Ok(is_noted.then_some(Flaw::Rewritten { number: expected }))
+        Ok(None)
     }
 
     /// What is wrong once there are no more rows.
@@ -421,8 +437,8 @@ impl Walk<'_> {
             std::cmp::Ordering::Less => Some(Flaw::Added { number: number + 1 }),
             std::cmp::Ordering::Equal if hash != self.hash => Some(Flaw::HeadAltered),
             std::cmp::Ordering::Equal => {
-                let lost = self.noted.filter(|noted| noted.number > self.number)?;
-                Some(Flaw::Rewritten { number: lost.number })
+                self.noted.filter(|noted| noted.number > self.number)?;
+                Some(Flaw::CutOff { number: self.number + 1 })
             }
         }
     }

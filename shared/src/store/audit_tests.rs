@@ -228,7 +228,7 @@ fn a_log_that_was_made_anew_is_seen_by_a_head_that_was_noted_elsewhere_and_by_no
         store.audit(&entry(Action::KeysRotated, None)).unwrap();
     }
     assert_eq!(flaw(&store), None);
-    assert_eq!(store.verify_audit(Some(&noted)).unwrap().flaw, Some(Flaw::Rewritten { number: 10 }));
+    assert_eq!(store.verify_audit(Some(&noted)).unwrap().flaw, Some(Flaw::CutOff { number: 6 }));
     for _ in 0..9 {
         store.audit(&entry(Action::KeysRotated, None)).unwrap();
     }
@@ -246,6 +246,10 @@ fn a_harmed_log_keeps_nobody_from_recording() {
         "update audit_head set number = 30",
         "delete from audit",
         "delete from audit; delete from audit_head",
+        "update audit_head set number = 9223372036854775807",
+        "update audit set number = 9223372036854775807 where number = 10",
+        "update audit set number = 9223372036854775807 where number = 10;
+         update audit_head set number = 9223372036854775807",
     ] {
         let (_folder, store) = ten();
         harm(&store, sql);
@@ -253,6 +257,27 @@ fn a_harmed_log_keeps_nobody_from_recording() {
         store.begin_session(&new("b"), NOW).unwrap();
         assert!(flaw(&store).is_some(), "{sql}");
     }
+}
+
+#[test]
+fn a_noted_row_that_is_another_and_one_that_is_not_there_any_more_are_told_apart() {
+    let (_folder, store) = ten();
+    let noted = |number: i64, hash: &str| store.verify_audit(Some(&AuditHead { number, hash: hash.into() })).unwrap();
+    let whole = noted(3, &store.audit_log(None, 100).unwrap().rows[2].hash);
+    assert_eq!((whole.rows, whole.flaw), (10, None));
+    let another = noted(3, &"0".repeat(64));
+    assert_eq!((another.rows, another.flaw), (2, Some(Flaw::Rewritten { number: 3 })));
+    let beyond = noted(99, &"0".repeat(64));
+    assert_eq!((beyond.rows, beyond.flaw), (10, Some(Flaw::CutOff { number: 11 })));
+}
+
+#[test]
+fn nobody_passes_for_the_box_or_the_clinic() {
+    let of = |role: &str| Actor::of_role(Some(role)).name();
+    assert_eq!(
+        ["box", "Clinic", " BOX ", "Therapist", "Dr. No"].map(of),
+        ["local", "local", "local", "therapist", "local"]
+    );
 }
 
 #[test]

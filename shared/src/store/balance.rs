@@ -196,7 +196,8 @@ const LOOKS: &[Look] = &[
         finding: |session_id, by| Imbalance::LongerThanItsWindows { session_id, samples: number(&by).unsigned_abs() },
     },
     Look {
-        sql: "select id, null from sessions s where status in ('done', 'failed')
+        // Of what can never be opened there can be no record; a person drops it.
+        sql: "select id, null from sessions s where status in ('done', 'failed') and content <> 'lost' and dropped_at is null
                 and not exists (select 1 from records r where r.session = s.id and r.revision = s.revision)",
         finding: |session_id, _| Imbalance::NoRecord { session_id },
     },
@@ -211,7 +212,8 @@ const LOOKS: &[Look] = &[
     Look {
         sql: "select id, null from sessions s
               where audio <> 'kept' and samples > 0 and dropped_at is null and status <> 'withdrawn'
-                and not exists (select 1 from outbox o where o.session = s.id and o.state = 'acknowledged')",
+                and not (diarization_status is 'ok'
+                  and exists (select 1 from outbox o where o.session = s.id and o.state = 'acknowledged'))",
         finding: |session_id, _| Imbalance::AudioGoneUnacknowledged { session_id },
     },
 ];

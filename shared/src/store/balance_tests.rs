@@ -108,6 +108,15 @@ fn a_conclusion_without_its_record_is_found() {
 }
 
 #[test]
+fn what_can_never_be_opened_has_no_record_and_is_no_mistake_of_the_ledger() {
+    let (_folder, store) = everywhere();
+    store.begin_session(&new("lost"), NOW).unwrap();
+    store.end_session("lost", 0, NOW, NOW).unwrap();
+    store.content_lost("lost", &StoreError::ContentGone, NOW).unwrap();
+    assert_eq!(found(&store), []);
+}
+
+#[test]
 fn an_acknowledgement_counts_only_with_the_clinics_word_for_these_bytes() {
     let without = |session| Imbalance::AcknowledgedWithoutWord { session_id: id(session), revision: 1 };
     for word in [
@@ -120,6 +129,12 @@ fn an_acknowledgement_counts_only_with_the_clinics_word_for_these_bytes() {
         assert_eq!(after(word), [without("delivered")], "{word}");
     }
     assert_eq!(after("update outbox set state = 'acknowledged' where session = 'done'"), [without("done")]);
+}
+
+#[test]
+fn audio_that_went_before_the_clinic_had_its_speakers_is_found() {
+    let undiarized = "update sessions set diarization_status = 'failed', audio = 'destroyed' where id = 'delivered'";
+    assert_eq!(after(undiarized), [Imbalance::AudioGoneUnacknowledged { session_id: id("delivered") }]);
 }
 
 #[test]

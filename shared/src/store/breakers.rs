@@ -143,11 +143,7 @@ impl BreakerStore for Store {
         }
     }
 
-    fn keep(&self, service: Service, stored: &Stored, moved: Option<Transition>, now: &Now) -> bool {
-        self.keep_asked(service, stored, moved, &[], now)
-    }
-
-    fn keep_asked(
+    fn keep(
         &self,
         service: Service,
         stored: &Stored,

@@ -121,15 +121,24 @@ impl Store {
         open_content(&self.content_key(session)?, place, &stored)
     }
 
-    /// What is put aside of a damaged value: sealed, or nothing.
-    pub(super) fn to_put_aside(&self, session: &str, (source, field): (&str, &str), value: Value) -> Value {
+    /// What is put aside of a damaged value: sealed; nothing, if there is no sealing it.
+    pub(super) fn to_put_aside(
+        &self,
+        session: &str,
+        (source, field): (&str, &str),
+        value: Value,
+    ) -> Result<Value, StoreError> {
         let bytes = match value {
-            Value::Blob(bytes) if is_sealed(&bytes) => return Value::Blob(bytes),
+            Value::Blob(bytes) if is_sealed(&bytes) => return Ok(Value::Blob(bytes)),
             Value::Blob(bytes) => bytes,
             Value::Text(text) => text.into_bytes(),
-            Value::Null | Value::Integer(_) | Value::Real(_) => return value,
+            Value::Null | Value::Integer(_) | Value::Real(_) => return Ok(value),
         };
-        self.seal(session, &aside_place(source, field), &bytes).map_or(Value::Null, Value::Blob)
+        match self.seal(session, &aside_place(source, field), &bytes) {
+            Ok(sealed) => Ok(Value::Blob(sealed)),
+            Err(why) if why.is_content_lost() || matches!(why, StoreError::NoKeys) => Ok(Value::Null),
+            Err(why) => Err(why),
+        }
     }
 
     /// Why nothing of a session can be opened or kept any more, if that is so.

@@ -150,6 +150,49 @@ fn a_session_in_work_whose_content_is_lost_becomes_a_dead_letter_that_nights_lea
 }
 
 #[test]
+fn a_key_that_is_back_makes_its_session_whole_again_and_a_sealed_parcel_needs_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_in(folder.path(), None);
+    finished(&store, "a");
+    store.lock().execute("update outbox set state = 'refused', reason = 'unreadable'", []).unwrap();
+    let keys_db = crate::paths::Root::new(folder.path()).key_store();
+    let elsewhere = folder.path().join("elsewhere");
+    drop(store);
+    std::fs::rename(&keys_db, &elsewhere).unwrap();
+    let store = store_in(folder.path(), None);
+    store.content_lost("a", &StoreError::ContentGone, NOW).unwrap();
+    store.retry("a", true, NOW).unwrap();
+    assert_eq!(store.outbox_state("a", 1).unwrap(), Some(OutboxState::Pending));
+    assert_eq!(store.welcome_back().unwrap(), 0);
+    drop(store);
+    std::fs::rename(&elsewhere, &keys_db).unwrap();
+    let store = store_in(folder.path(), None);
+    assert_eq!((store.welcome_back().unwrap(), store.welcome_back().unwrap()), (1, 0));
+    as_before(&store, "a");
+}
+
+#[test]
+fn nothing_is_put_aside_as_nothing_because_the_keys_are_busy() {
+    let (folder, store) = store();
+    finished(&store, "a");
+    store
+        .lock()
+        .execute("update work set result = cast('plain and damaged' as blob) where task = 'transcription'", [])
+        .unwrap();
+    let keys_db = crate::paths::Root::new(folder.path()).key_store();
+    let busy = rusqlite::Connection::open(keys_db).unwrap();
+    busy.execute_batch("begin exclusive").unwrap();
+    let cause = TaskFailure::at_once(TranscriptionError::Damaged);
+    store.mend_rows::<Value, Cause>("a", Task::Transcription, &cause, NOW).unwrap_err();
+    busy.execute_batch("rollback").unwrap();
+    let stored: Vec<u8> = store
+        .lock()
+        .query_row("select cast(result as blob) from work where task = 'transcription'", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(stored, b"plain and damaged");
+}
+
+#[test]
 fn a_sealed_value_opens_in_its_place_alone_and_a_flipped_bit_is_damage() {
     let (_folder, store) = store();
     finished(&store, "a");

@@ -344,7 +344,7 @@ impl Store {
                 match self.reading(&key, &row.get::<_, String>(3)?, &value, is_readable)? {
                     Reading::Readable => {}
                     Reading::Damaged => {
-                        let value = self.to_put_aside(&key, (source, field), value);
+                        let value = self.to_put_aside(&key, (source, field), value)?;
                         let damage = Damage { source, key, field, why, remedy };
                         found.push(Found { damage, row: row.get(0)?, value, fix: Some(fix) });
                     }
@@ -411,7 +411,7 @@ impl Store {
             let bad_result = !result.as_ref().map_or(Ok(true), is_result)?;
             let bad_cause = cause.as_ref().is_some_and(|c| serde_json::from_str::<E>(c).is_err());
             if bad_result {
-                let aside = self.to_put_aside(session, ("work", "result"), result.into());
+                let aside = self.to_put_aside(session, ("work", "result"), result.into())?;
                 put_aside(&transaction, now, ("work", session, "result", NO_JSON), &aside)?;
                 transaction.execute(
                     "update work set result = null, claims = 0, cause = ?2,

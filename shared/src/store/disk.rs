@@ -40,6 +40,12 @@ impl Disk {
         self.0.dead.load(Ordering::Relaxed)
     }
 
+    /// Whether nothing can be committed to it now.
+    #[must_use]
+    pub fn takes_nothing(&self) -> bool {
+        self.is_dead() || self.0.full.load(Ordering::Relaxed)
+    }
+
     /// Lets a database commit only while this disk takes it.
     ///
     /// # Errors

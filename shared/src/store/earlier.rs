@@ -90,6 +90,23 @@ fn plain(connection: &Connection, column: &Column, row: i64) -> Result<Option<Ve
 }
 
 impl Store {
+    /// Sessions whose key was gone, and is back, are no longer lost: somebody has mended the key store. Says how many.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it can be repeated.
+    pub fn welcome_back(&self) -> Result<usize, StoreError> {
+        let lost: Vec<String> = {
+            let connection = self.lock();
+            let mut statement = connection.prepare("select id from sessions where content = 'lost'")?;
+            statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?
+        };
+        let mut back = 0;
+        for id in lost.iter().filter(|id| self.content_key(id).is_ok()) {
+            back += self.lock().execute("update sessions set content = 'sealed' where id = ?1", [id])?;
+        }
+        Ok(back)
+    }
+
     /// Gives a key to every session of releases before this one. Says how many there were.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::{Disk, KeyError};
+use super::{Disk, KeyError, migrate};
 use crate::clock::WallTime;
 use crate::keys::{BoxKeyId, BoxKeys, DataKey, Purpose, UnwrapError, WrappedKey};
 use crate::whole_file;
@@ -71,7 +71,7 @@ impl KeyStore {
         let mut connection = Connection::open_with_flags(path, flags)?;
         configure(&connection)?;
         check(&connection)?;
-        migrate(&mut connection)?;
+        migrate(&mut connection, MIGRATIONS)?;
         if let Some(disk) = disk {
             disk.watch(&mut connection)?;
         }
@@ -243,7 +243,7 @@ fn create(path: &Path) -> Result<(), KeyError> {
         let mut connection = Connection::open(beside)?;
         // Nobody sees it before it is whole and synced; a journal would only be left over by a power cut.
         connection.pragma_update(None, "journal_mode", "memory")?;
-        migrate(&mut connection)
+        Ok::<_, KeyError>(migrate(&mut connection, MIGRATIONS)?)
     })?;
     Ok(())
 }
@@ -264,18 +264,6 @@ fn version(connection: &Connection) -> rusqlite::Result<u32> {
 fn check(connection: &Connection) -> Result<(), KeyError> {
     let found: String = connection.pragma_query_value(None, "quick_check", |row| row.get(0))?;
     if found == "ok" && version(connection)? > 0 { Ok(()) } else { Err(KeyError::DamagedFile) }
-}
-
-fn migrate(connection: &mut Connection) -> Result<(), KeyError> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let from = version(&transaction)?;
-    for migration in MIGRATIONS.iter().skip(from as usize) {
-        transaction.execute_batch(migration)?;
-    }
-    if (from as usize) < MIGRATIONS.len() {
-        transaction.pragma_update(None, "user_version", MIGRATIONS.len() as u32)?;
-    }
-    Ok(transaction.commit()?)
 }
 
 fn purpose(name: &str) -> Result<Purpose, KeyError> {

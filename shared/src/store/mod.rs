@@ -153,7 +153,7 @@ impl Store {
         connection.pragma_update(None, "synchronous", "full")?;
         connection.pragma_update(None, "foreign_keys", true)?;
         connection.pragma_update(None, "secure_delete", true)?;
-        migrate(&mut connection)?;
+        migrate(&mut connection, MIGRATIONS)?;
         if let Some(disk) = disk {
             disk.watch(&mut connection)?;
         }
@@ -165,17 +165,17 @@ impl Store {
     }
 }
 
-fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
+/// Brings a database to the version that the last of `migrations` makes.
+fn migrate(connection: &mut Connection, migrations: &[&str]) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
     let version: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    for migration in MIGRATIONS.iter().skip(version as usize) {
+    for migration in migrations.iter().skip(version as usize) {
         transaction.execute_batch(migration)?;
     }
-    if (version as usize) < MIGRATIONS.len() {
-        transaction.pragma_update(None, "user_version", MIGRATIONS.len() as u32)?;
+    if (version as usize) < migrations.len() {
+        transaction.pragma_update(None, "user_version", migrations.len() as u32)?;
     }
-    transaction.commit()?;
-    Ok(())
+    transaction.commit()
 }
 
 /// Reads a value stored as a JSON string (`"done"`) from a column that holds it bare (`done`).

@@ -208,7 +208,6 @@ impl Store {
         let transaction = connection.transaction()?;
         let standing = standing(&transaction, session)?;
         standing.may_be_done_again()?;
-        self.content_is_there(&transaction, session)?;
         if diarize && standing.audio_kept {
             transaction.execute(
                 "insert or ignore into work (session, number, task)
@@ -222,6 +221,7 @@ impl Store {
             |row| row.get(0),
         )?;
         if unfinished && standing.audio_kept {
+            self.content_is_there(&transaction, session)?;
             transaction.execute(
                 "update work set state = 'pending', claims = 0, cause = null
                  where session = ?1 and state in ('failed', 'refused')",
@@ -239,6 +239,10 @@ impl Store {
                  where session = ?1 and state = 'refused' and reason is not 'damaged'",
                 [session],
             )?;
+            // A sealed parcel is sent again as it is; only what is made anew needs the key of what was said.
+            if resent == 0 {
+                self.content_is_there(&transaction, session)?;
+            }
             // What was done is there still: the next revision is made of it, where a parcel, a record or the session's
             // own row was damaged.
             let remade = transaction.execute(

@@ -304,7 +304,7 @@ fn the_previous_release_can_still_read_the_database() {
         from: crate::breaker::StateName::Closed,
         to: crate::breaker::StateName::ForcedOpen,
     };
-    assert!(store.keep(Service::Sync, &forced, Some(moved), &clock.now()));
+    assert!(store.keep(Service::Sync, &forced, Some(moved), &[], &clock.now()));
     let connection = store.lock();
     let all = connection
         .prepare(

@@ -195,7 +195,7 @@ fn breakers_and_their_moves_are_kept_together() {
     let clock = ScriptedClock::new();
     let stored = Stored { state: crate::breaker::State::ForcedOpen, failure_count: 4, outage: None };
     let moved = crate::breaker::Transition { from: StateName::Closed, to: StateName::ForcedOpen };
-    assert!(store.keep(Service::Diarization, &stored, Some(moved), &clock.now()));
+    assert!(store.keep(Service::Diarization, &stored, Some(moved), &[], &clock.now()));
     assert_eq!(store.kept(Service::Diarization), Some(stored));
     assert_eq!(store.kept(Service::Transcription), None);
     let events = store.unsent_events(9).unwrap();
