@@ -27,9 +27,12 @@ pub fn log(store: &Store, since: Option<Duration>, now: WallTime) -> Result<Valu
 pub fn verify(store: &Store, noted: Option<&AuditHead>) -> Result<Value, StoreError> {
     let verdict = store.verify_audit(noted)?;
     let message = match &verdict.flaw {
-        None => format!("The audit log is whole: {} rows.", verdict.rows),
+        None => {
+            let noted = noted.map(|noted| format!(", and row {} is still the one that was noted", noted.number));
+            format!("The audit log is whole: {} rows{}.", verdict.rows, noted.unwrap_or_default())
+        }
         Some(flaw) => {
-            format!("the audit log is not what was written: {flaw}; {} rows before that are sound", verdict.rows)
+            format!("the audit log is not what was written: {flaw}; sound rows before that: {}", verdict.rows)
         }
     };
     Ok(json!({

@@ -1,5 +1,6 @@
 //! The end of a session: verdict, labels, record and parcel, stored in one transaction.
 
+use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -13,14 +14,14 @@ use shared::record::{
     VERSION, seconds,
 };
 use shared::seal::{Address, SealError, sha256};
-use shared::store::{DamagedRow, Finish, OutboxState, Row, SessionRow, Store, StoreError};
+use shared::store::{DamagedRow, Finish, OutboxState, Row, SessionRow, Store, StoreError, WindowRow};
 use shared::task::Task;
 use tracing::{error, info, warn};
 
 use crate::audio::LEVEL_SAMPLES;
 use crate::context::Context;
-use crate::diarize::Turn;
 use crate::diarize::global::Bounds;
+use crate::diarize::{self, Turn};
 use crate::label::{Sound, Spoken, label};
 use crate::models::{InstalledPlda, LOCK, Models, Role};
 use crate::prints::{self, Name};
@@ -182,8 +183,11 @@ fn announce_failure(context: &Context, failed: &ProcessingError, is_critical: bo
 }
 
 /// The newest record of a session, if it has one that can be read.
-fn last_record(context: &Context, session: &SessionRow) -> Result<Option<Record>, StoreError> {
-    match context.store.record(&session.id) {
+///
+/// # Errors
+/// [`StoreError`].
+pub fn last_record(context: &Context, session: &str) -> Result<Option<Record>, StoreError> {
+    match context.store.record(session) {
         Ok(json) => Ok(json.and_then(|json| serde_json::from_slice(&json).ok())),
         Err(StoreError::Damaged(_)) => Ok(None),
         Err(why) => Err(why),
@@ -191,7 +195,15 @@ fn last_record(context: &Context, session: &SessionRow) -> Result<Option<Record>
 }
 
 fn has_transcript(context: &Context, session: &SessionRow) -> Result<bool, StoreError> {
-    Ok(last_record(context, session)?.is_some_and(|record| record.status == Status::Done))
+    Ok(last_record(context, &session.id)?.is_some_and(|record| record.status == Status::Done))
+}
+
+/// Whether a session that was told well, and can never be heard again, would now be told worse: because what its record was
+/// made of is damaged.
+fn is_worse(context: &Context, session: &SessionRow, record: &Record) -> Result<bool, StoreError> {
+    let rank = |record: &Record| (record.status == Status::Done, record.diarization_status == DiarizationStatus::Ok);
+    let last = if session.audio_kept { None } else { last_record(context, &session.id)? };
+    Ok(last.is_some_and(|last| rank(record) < rank(&last)))
 }
 
 /// Whether a session that was tried again ended as it had ended before.
@@ -201,7 +213,7 @@ fn is_as_before(context: &Context, session: &SessionRow, record: &Record) -> Res
     if !is_told || context.store.outbox_state(&session.id, session.revision)? == Some(OutboxState::Refused) {
         return Ok(false);
     }
-    Ok(last_record(context, session)?.is_some_and(|last| {
+    Ok(last_record(context, &session.id)?.is_some_and(|last| {
         last.status == record.status
             && last.diarization_status == record.diarization_status
             && last.error_message == record.error_message
@@ -226,6 +238,10 @@ fn keep(
     record.diarization_status = diarization_status;
     record.error_message = error.as_ref().map(|e| e.message.clone());
     record.error = error.as_ref().map(|e| RecordError { error_type: e.error_type.clone(), chain: e.chain.clone() });
+    if is_worse(context, session, &record)? {
+        error!(session_id = session.id, "What was stored of a session is damaged; its last record stands.");
+        return Ok(context.store.unchanged(&session.id, Status::Done, context.now().wall)?);
+    }
     if is_as_before(context, session, &record)? {
         context.store.unchanged(&session.id, status, context.now().wall)?;
         info!(session_id = session.id, status = %status, "Tried again, and as before.");
@@ -341,7 +357,7 @@ fn compose(
         speaker_count: speaker_count(&speakers, who),
         speakers,
         segments: label(&spoken, Sound { who, levels: &levels, names: &names }),
-        gaps: gaps(context, session)?,
+        gaps: gaps(context, session, transcription)?,
         models: models(context, &transcribers, who.map_or(&[], |who| &who.models)),
         attempts: Attempts {
             transcription: context.store.most_attempts(&session.id, Task::Transcription)?,
@@ -374,16 +390,25 @@ fn plda(models: &Models, heard: &Heard) -> Option<InstalledPlda> {
     })
 }
 
-/// Who spoke when, from what the store still holds of a session's voices; empty where it holds nothing. There are as many
+/// Who spoke when, from what the store still holds of a session's voices; empty where that does not give the speakers of
+/// the record. There are as many
 /// speakers as in the record, told apart by the same models, whatever the site has set and installed since.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn turns(store: &Store, models: &Models, record: &Record) -> Result<Vec<Turn>, StoreError> {
-    let (_, heard) = heard(store, &record.session_id)?;
     let with_plda = record.models.iter().any(|model| model.role == Role::Plda.name());
-    let plda = if with_plda { plda(models, &heard) } else { None };
-    Ok(heard.who(Bounds::exactly(record.speakers.len()), plda.as_ref()).map(|who| who.turns).unwrap_or_default())
+    let count = record.speakers.len();
+    // As nobody had said how many there are, unless that gives others than the record has.
+    for bounds in [Bounds::default(), Bounds::exactly(count)] {
+        let (_, heard) = heard(store, &record.session_id)?;
+        let plda = if with_plda { plda(models, &heard) } else { None };
+        let turns = heard.who(bounds, plda.as_ref()).map(|who| who.turns).unwrap_or_default();
+        if diarize::speakers(&turns) == count {
+            return Ok(turns);
+        }
+    }
+    Ok(Vec::new())
 }
 
 fn speaker_count(speakers: &[Speaker], who: Option<&Who>) -> SpeakerCount {
@@ -412,24 +437,34 @@ fn speakers(turns: &[Turn], names: &[Name]) -> Vec<Speaker> {
 
 /// The gaps of the recording, which ends with one if its last part is lost; once its audio is destroyed, those of the
 /// record before.
-fn gaps(context: &Context, session: &SessionRow) -> Result<Vec<Gap>, ConcludeError> {
+fn gaps(
+    context: &Context,
+    session: &SessionRow,
+    transcription: &[TranscriptionRow],
+) -> Result<Vec<Gap>, ConcludeError> {
     let spool = match SpoolReader::open(&context.spool_file(&session.id), &context.keys, &session.id) {
         Ok(spool) => spool,
         Err(why) if why.is_passing() => return Err(why.into()),
-        Err(_) => return Ok(last_record(context, session)?.map(|record| record.gaps).unwrap_or_default()),
+        Err(_) => match last_record(context, &session.id)? {
+            Some(record) => return Ok(record.gaps),
+            None => return Ok(unheard(&context.store.windows(&session.id)?, transcription)),
+        },
     };
     let lost = spool.samples()..session.samples;
-    let gaps = spool
-        .gaps()
-        .into_iter()
-        .chain((!lost.is_empty()).then_some((lost, GapCause::AudioInvalid)))
-        .map(|(stretch, cause)| Gap {
-            start: seconds(crate::audio::seconds(stretch.start)),
-            end: seconds(crate::audio::seconds(stretch.end)),
-            cause,
-        })
-        .collect();
-    Ok(gaps)
+    let lost = (!lost.is_empty()).then_some((lost, GapCause::AudioInvalid));
+    Ok(spool.gaps().into_iter().chain(lost).map(|(stretch, cause)| gap(&stretch, cause)).collect())
+}
+
+fn gap(stretch: &Range<u64>, cause: GapCause) -> Gap {
+    let at = |samples| seconds(crate::audio::seconds(samples));
+    Gap { start: at(stretch.start), end: at(stretch.end), cause }
+}
+
+/// What nobody was to listen to, of a recording that is lost: nobody knows what was there.
+fn unheard(windows: &[WindowRow], transcription: &[TranscriptionRow]) -> Vec<Gap> {
+    let is_heard = |window: &&WindowRow| transcription.iter().any(|row| row.window.number == window.number);
+    let unheard = windows.iter().filter(|window| !is_heard(window));
+    unheard.map(|window| gap(&(window.start_sample..window.end_sample), GapCause::AudioInvalid)).collect()
 }
 
 fn models(context: &Context, transcribers: &[&str], voices: &[String]) -> Vec<Model> {
@@ -444,4 +479,21 @@ fn models(context: &Context, transcribers: &[&str], voices: &[String]) -> Vec<Mo
             sha256: context.engines.sha256(entry),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shared::store::RowState;
+
+    #[test]
+    fn what_nobody_could_listen_to_of_a_lost_recording_is_a_gap() {
+        let window = |number: u32| {
+            let start_sample = u64::from(number) * 160_000;
+            WindowRow { number, start_sample, end_sample: start_sample + 160_000, blind_cut: false }
+        };
+        let heard = Row { window: window(0), state: RowState::Done, attempts: 1, result: None, cause: None };
+        let gaps = unheard(&[window(0), window(1)], &[heard]);
+        assert_eq!(gaps, [Gap { start: 10.0, end: 20.0, cause: GapCause::AudioInvalid }]);
+    }
 }

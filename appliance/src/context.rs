@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use shared::clock::{Clock, Now};
+use shared::clock::{Clock, Now, WallTime};
 use shared::error::{EngineFault, report};
 use shared::guard::{Breakers, Guard};
 use shared::keys::{BoxKeyError, BoxKeys, Origin};
@@ -15,7 +15,7 @@ use shared::paths::Root;
 use shared::record::{Flag, TimeQuality};
 use shared::seal::{ClinicPublic, SealError};
 use shared::settings::Settings;
-use shared::store::{KeyError, KeyStore, Store, StoreError};
+use shared::store::{Action, AuditEntry, KeyError, KeyStore, Store, StoreError};
 use shared::task::Task;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
@@ -47,19 +47,11 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// There is no box key.
-    #[error("{source}. {}", .source.remedy())]
-    BoxKey {
-        /// Why.
-        #[source]
-        source: BoxKeyError,
-    },
+    #[error("{}. {}", report(.0), .0.remedy())]
+    BoxKey(BoxKeyError),
     /// The key store cannot be opened.
-    #[error("{source}. {}", .source.remedy())]
-    Keys {
-        /// Why.
-        #[source]
-        source: KeyError,
-    },
+    #[error("{}. {}", report(.0), .0.remedy())]
+    Keys(KeyError),
     /// The clinic's keys in the settings are malformed.
     #[error("link.sealing_key or link.signing_key is not a key; enrol this box again")]
     ClinicKeys(#[source] SealError),
@@ -159,6 +151,7 @@ impl Context {
         }
         let lock = lock(&root.run().join("lock"))?;
         let Doors { clock, store, keys, vitals, aside } = doors(&root)?;
+        rotate(&keys, &store, clock.now().wall);
         for damage in store.mend(clock.now().wall)? {
             let (source, key, field) = (damage.source, damage.key, damage.field);
             error!(
@@ -171,6 +164,10 @@ impl Context {
             );
         }
         store.adopt_earlier(clock.now().wall)?;
+        match store.welcome_back()? {
+            0 => {}
+            sessions => info!(sessions, "What was said in sessions whose keys had been gone can be opened again."),
+        }
         let owned = Task::ALL.map(Task::service);
         let breakers = Breakers::open(store.clone(), clock.clone(), &owned, |service| settings.breaker_policy(service));
         let clinic = settings.link.as_ref().map(|l| ClinicPublic::from_hex(&l.sealing_key, &l.signing_key));
@@ -262,23 +259,39 @@ impl Context {
     }
 }
 
-/// The key store of a box, with the keys that open it. What another box key than the first wraps is wrapped by that.
+/// What another box key than the first wraps is wrapped by that, and the audit log says so.
+fn rotate(keys: &KeyStore, store: &Store, now: WallTime) {
+    let told = match keys.rewrap() {
+        Ok(0) => Ok(()),
+        Ok(count) => {
+            info!(count, "Keys were wrapped anew by the first box key.");
+            store.audit(&AuditEntry { by: now.into(), action: Action::KeysRotated, subject: None })
+        }
+        // They are as they were, and open as they did.
+        Err(why) => {
+            warn!(error = %report(&why), "Keys could not be wrapped anew by the first box key.");
+            Ok(())
+        }
+    };
+    if let Err(why) = told {
+        error!(error = %report(&why), "That keys were wrapped anew could not be written into the audit log.");
+    }
+}
+
+/// The key store of a box, with the keys that open it.
 ///
 /// # Errors
 /// [`StartError::BoxKey`] or [`StartError::Keys`].
 pub fn open_keys(root: &Root, credentials: Option<&Path>) -> Result<KeyStore, StartError> {
-    let found = BoxKeys::find(root, credentials).map_err(|source| StartError::BoxKey { source })?;
+    let found = BoxKeys::find(root, credentials).map_err(StartError::BoxKey)?;
     if found.origin == Origin::DevelopmentMade {
         let file = root.development_box_keys();
         let message = "A development key was made: it protects nothing from who has this folder.";
         warn!(file = %file.display(), "{message}");
     }
-    let keys = KeyStore::open(&root.key_store(), found.keys).map_err(|source| StartError::Keys { source })?;
-    match keys.rewrap() {
-        Ok(0) => {}
-        Ok(count) => info!(count, "Keys were wrapped anew by the first box key."),
-        // They are as they were, and open as they did.
-        Err(why) => warn!(error = %report(&why), "Keys could not be wrapped anew by the first box key."),
+    let keys = KeyStore::open(&root.key_store(), found.keys).map_err(StartError::Keys)?;
+    if keys.is_rewrite_owed().unwrap_or(true) {
+        warn!("Bytes of destroyed keys may still lie in keys.db: there was no room, or no way, to write it anew.");
     }
     Ok(keys)
 }

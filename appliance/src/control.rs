@@ -456,10 +456,10 @@ impl From<PrintError> for Refusal {
             | PrintError::Recording(_)
             | PrintError::TooLittle { .. }
             | PrintError::Several => StatusCode::BAD_REQUEST,
-            PrintError::Taken | PrintError::TooMany => StatusCode::CONFLICT,
+            PrintError::Taken { .. } | PrintError::TooMany => StatusCode::CONFLICT,
             PrintError::Unknown => StatusCode::NOT_FOUND,
             PrintError::Engine(_) => StatusCode::SERVICE_UNAVAILABLE,
-            PrintError::Store(_) | PrintError::Keys { .. } | PrintError::Seal(_) | PrintError::Unwritable(_) => {
+            PrintError::Store(_) | PrintError::Keys(_) | PrintError::Seal(_) | PrintError::Unwritable(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         };

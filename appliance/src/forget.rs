@@ -7,6 +7,7 @@
 use std::io;
 use std::path::Path;
 
+use shared::error::report;
 use shared::keys::{BoxKey, BoxKeys, Purpose};
 use shared::paths::Root;
 use shared::store::{KeyError, KeyStore};
@@ -45,6 +46,13 @@ pub fn audio(keys: &KeyStore, spool: &Path, session: &str) -> Result<(), ForgetE
         ) => {}
     }
     destroyed.map(drop).map_err(ForgetError::Key)
+}
+
+/// Takes away what was begun of a session that is none; what cannot be is taken away at the next start.
+pub fn begun(keys: &KeyStore, spool: &Path, session: &str) {
+    if let Err(why) = audio(keys, spool, session) {
+        tracing::warn!(session_id = session, error = %report(&why), "What was begun of a session could not be removed.");
+    }
 }
 
 /// As [`audio`], for a command that runs outside the service and so has no box key: destroying needs none.

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use shared::breaker::Service;
-use shared::error::{CircuitBreakerOpenError, TaskFailure, TranscriptionError, report};
+use shared::error::{CircuitBreakerOpenError, TaskFailure, TranscriptionError};
 use shared::record::{Consent, GapCause, Status};
 use shared::store::{NewSession, SpeakerHint, StoreError};
 use shared::task::Task;
-use tracing::{info, warn};
+use tracing::info;
 use uuid::Uuid;
 
 use crate::audio::SAMPLE_RATE_HZ;
@@ -77,23 +77,16 @@ pub fn take_in(context: &Context, file: &Path, speakers: SpeakerHint) -> Result<
         };
         let samples = decoded.unwrap_or(0);
         if failed.is_some() {
-            forget(context, &path, &id);
+            forget::begun(&context.keys, &path, &id);
         }
         context.store.import_session(&new, samples, failed.as_ref(), now.wall)?;
         Ok(samples)
     });
-    let samples = taken.inspect_err(|_| forget(context, &path, &id))?;
+    let samples = taken.inspect_err(|_| forget::begun(&context.keys, &path, &id))?;
     info!(session_id = id, seconds = crate::audio::seconds(samples), "Imported.");
     context.begun.notify_waiters();
     context.settled.notify_waiters();
     Ok(id)
-}
-
-/// Takes away what was begun of a recording that is none; what cannot be is taken away at the next start.
-fn forget(context: &Context, path: &Path, session: &str) {
-    if let Err(why) = forget::audio(&context.keys, path, session) {
-        warn!(session_id = session, error = %report(&why), "What was begun of a session could not be removed.");
-    }
 }
 
 /// Decodes a file into a spool. The outer error is the disk's, the inner one the recording's.

@@ -10,14 +10,16 @@ use shared::alert::{self, Alert, AlertName, AlertState};
 use shared::breaker::Service;
 use shared::error::report;
 use shared::keys::Purpose;
-use shared::record::{Record, Status};
+use shared::log::CRITICAL;
+use shared::record::Status;
 use shared::store::{Earlier, Parcel, StoreError};
 use shared::wire::{AudioProcessingHealth, BoxHealth, BreakerHealth, CaptureHealth};
 use tracing::{error, info, warn};
 
-use crate::conclude::seal;
+use crate::conclude::{last_record, seal};
 use crate::context::{Context, time_quality};
 use crate::forget;
+use crate::prints;
 use crate::replay::Night;
 use crate::sessions::Sessions;
 use crate::spool;
@@ -99,6 +101,10 @@ fn tell_alerts(before: &BTreeSet<AlertName>, alerts: &[Alert]) -> BTreeSet<Alert
     now
 }
 
+/// Destroys the audio that may go. Forgetting a key rewrites the key store, which takes seconds on a slow card: that many
+/// sessions and no more are done before the box is looked after again.
+const DESTROYED_AT_ONCE: usize = 4;
+
 /// Keeps, for ever. `sessions` is the room; a box that only imports has none.
 pub async fn keep(context: Arc<Context>, sessions: Option<Arc<Sessions>>) {
     let mut kept = None;
@@ -117,6 +123,10 @@ pub async fn keep(context: Arc<Context>, sessions: Option<Arc<Sessions>>) {
         });
         if let Err(why) = done {
             error!(error = %report(&why), "The box's health could not be stored; trying again.");
+        }
+        let shared = context.clone();
+        if let Some(Err(why)) = context.aside(move || destroy_what_may_go(&shared)).await {
+            error!(error = %report(&why), "Audio that may be destroyed could not be looked for; trying again.");
         }
         tokio::time::sleep(TICK).await;
     }
@@ -137,13 +147,17 @@ fn tick(
         context.store.keep_health(&health)?;
         context.breakers.checkpoint();
     }
-    for session in context.store.audio_to_destroy()? {
-        destroy_audio(context, &session, "Audio destroyed: the clinic has the record.")?;
-    }
-    for session in context.store.dropped_with_audio()? {
-        destroy_audio(context, &session, "Audio destroyed: the session was dropped.")?;
-    }
     night.replay(context)
+}
+
+fn destroy_what_may_go(context: &Context) -> Result<(), StoreError> {
+    let acknowledged =
+        context.store.audio_to_destroy()?.into_iter().map(|session| (session, "The clinic has the record."));
+    let dropped = context.store.dropped_with_audio()?.into_iter().map(|session| (session, "The session was dropped."));
+    for (session, why) in acknowledged.chain(dropped).take(DESTROYED_AT_ONCE) {
+        destroy_audio(context, &session, why)?;
+    }
+    Ok(())
 }
 
 fn destroy_audio(context: &Context, session: &str, why: &'static str) -> Result<(), StoreError> {
@@ -157,14 +171,33 @@ fn destroy_audio(context: &Context, session: &str, why: &'static str) -> Result<
     Ok(())
 }
 
+/// What a start or an import leaves that is cut short belongs to no session: one of each. If there is more, it is the
+/// database that is not the one it was, and nothing that it does not know may be destroyed for that.
+const STRANGE: usize = 4;
+
+/// Those of `sessions` that the database does not know; none of them if it does not know too many.
+fn unknown(context: &Context, sessions: impl IntoIterator<Item = String>) -> BTreeSet<String> {
+    let is_unknown = |session: &String| context.store.has_session(session).is_ok_and(|known| !known);
+    let unknown: BTreeSet<String> = sessions.into_iter().filter(is_unknown).collect();
+    if unknown.len() > STRANGE {
+        error!(
+            target: CRITICAL, sessions = unknown.len(), severity = "critical",
+            "The database does not know sessions whose keys or recordings are here: is it the right one? All are kept."
+        );
+        return BTreeSet::new();
+    }
+    unknown
+}
+
 /// Destroys the keys of text that belong to no session: what a start left that was cut short. Nothing is sealed with them
-/// that anybody would look for.
+/// that anybody would look for. The same for voices whose enrolment, or destruction, was cut short.
 pub fn destroy_orphan_keys(context: &Context) {
-    for session in context.keys.owners(Purpose::Content).unwrap_or_default() {
-        if context.store.has_session(&session).is_ok_and(|known| !known) {
-            let destroyed = context.keys.destroy(&session, &[Purpose::Content]).is_ok();
-            warn!(session_id = session, destroyed, "A key of no session was found.");
-        }
+    for session in unknown(context, context.keys.owners(Purpose::Content).unwrap_or_default()) {
+        let destroyed = context.keys.destroy(&session, &[Purpose::Content]).is_ok();
+        warn!(session_id = session, destroyed, "A key of no session was found.");
+    }
+    if let Err(why) = prints::finish(&context.store, &context.keys, context.now().wall) {
+        error!(error = %report(&why), "Voices that were being enrolled or destroyed could not be looked for.");
     }
 }
 
@@ -192,10 +225,11 @@ enum Orphan {
     KeyGone,
 }
 
-/// Why a session's audio is an orphan, if it is one. A session that is still worked on keeps it in any case.
+/// Why the audio of a session that is known is an orphan, if it is one. A session that is still worked on keeps it in any
+/// case.
 fn orphan(context: &Context, session: &str) -> Result<Option<Orphan>, StoreError> {
     if !context.store.has_session(session)? {
-        return Ok(Some(Orphan::OfNoSession));
+        return Ok(None);
     }
     let row = context.store.session(session)?;
     let is_over = match row.status {
@@ -215,13 +249,13 @@ fn orphan(context: &Context, session: &str) -> Result<Option<Orphan>, StoreError
 /// Removes recordings, and keys of recordings, that are nobody's: what an import or a start left that was killed before
 /// it was a session, and what the destruction of audio left that was killed between key and file.
 pub fn remove_orphans(context: &Context) {
-    let files = std::fs::read_dir(context.root.spool()).into_iter().flatten().flatten().map(|entry| entry.path());
-    let spools = files.filter(|file| file.extension().is_some_and(|e| e == "rspool"));
-    let mut sessions: BTreeSet<String> =
-        spools.filter_map(|file| Some(file.file_stem()?.to_str()?.to_owned())).collect();
+    let mut sessions: BTreeSet<String> = spool::recordings(&context.root).into_keys().collect();
     match context.keys.owners(Purpose::Audio) {
         Ok(owners) => sessions.extend(owners),
         Err(why) => error!(error = %report(&why), "Keys of no session could not be looked for."),
+    }
+    for session in unknown(context, sessions.iter().cloned()) {
+        remove_orphan(context, &session, Orphan::OfNoSession);
     }
     for session in sessions {
         match orphan(context, &session) {
@@ -249,15 +283,6 @@ fn remove_orphan(context: &Context, session: &str, orphan: Orphan) {
     }
 }
 
-fn readable_record(context: &Context, session: &str) -> Result<Option<Record>, StoreError> {
-    match context.store.record(session) {
-        Ok(json) => Ok(json.and_then(|json| serde_json::from_slice(&json).ok())),
-        Err(StoreError::Damaged(_)) => Ok(None),
-        Err(why) if why.is_content_lost() => Ok(None),
-        Err(why) => Err(why),
-    }
-}
-
 /// Owes the clinic every record that was made before this box knew it.
 ///
 /// # Errors
@@ -267,7 +292,9 @@ pub fn owe_earlier_records(context: &Context) -> Result<(), StoreError> {
         return Ok(());
     }
     for session in context.store.without_parcel()? {
-        let Some(mut record) = readable_record(context, &session)? else {
+        let read = last_record(context, &session);
+        let lost = |why: &StoreError| why.is_content_lost();
+        let Some(mut record) = (if read.as_ref().is_err_and(lost) { None } else { read? }) else {
             error!(session_id = session, "A stored record cannot be read; it is not sent.");
             continue;
         };

@@ -102,9 +102,9 @@ pub fn label(spoken: &[Spoken], sound: Sound<'_>) -> Vec<Segment> {
 
 fn evidence(segment: &Segment, sound: Sound<'_>) -> Evidence {
     let stretch = (segment.start, segment.end);
-    let speech = sound.who.map(|who| {
-        let (sum, count) = who.speech.within(stretch).fold((0.0, 0.0f64), |(sum, n), p| (sum + f64::from(*p), n + 1.0));
-        seconds(sum / 255.0 / count.max(1.0))
+    let speech = sound.who.and_then(|who| {
+        let (sum, count) = who.speech.within(stretch).fold((0.0, 0u32), |(sum, n), p| (sum + f64::from(*p), n + 1));
+        (count > 0).then(|| seconds(sum / 255.0 / f64::from(count)))
     });
     Evidence {
         speech,

@@ -12,6 +12,7 @@ use shared::paths::Root;
 use shared::store::{Balance, Held, Imbalance, Store, StoreError};
 
 use crate::audio::SAMPLE_RATE_HZ;
+use crate::spool::{self, spool_file};
 
 /// Files and rows are not written at one moment: what is found is looked at once more after so long.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
@@ -39,11 +40,11 @@ fn is_same(a: &Imbalance, b: &Imbalance) -> bool {
 }
 
 fn look(store: &Store, root: &Root, now: WallTime) -> Result<Balance, StoreError> {
-    let files = recordings(root);
+    let files = spool::recordings(root);
     let mut balance = store.balance()?;
     let said: BTreeMap<String, bool> = store.audio_said_to_be_kept()?.into_iter().collect();
     for (session, is_kept) in &said {
-        let (session_id, is_there) = (session.clone(), root.spool().join(format!("{session}.rspool")).exists());
+        let (session_id, is_there) = (session.clone(), spool_file(root, session).exists());
         match (is_kept, is_there) {
             (true, false) => balance.findings.push(Imbalance::AudioMissing { session_id }),
             (false, true) => balance.findings.push(Imbalance::AudioLeft { session_id }),
@@ -53,18 +54,6 @@ fn look(store: &Store, root: &Root, now: WallTime) -> Result<Balance, StoreError
     let strange = files.into_iter().filter(|(session, file)| !said.contains_key(session) && !is_young(file, now));
     balance.findings.extend(strange.map(|(session_id, _)| Imbalance::SpoolOfNoSession { session_id }));
     Ok(balance)
-}
-
-/// The recordings in the spool folder, by the session they are named for.
-fn recordings(root: &Root) -> BTreeMap<String, Metadata> {
-    let entries = std::fs::read_dir(root.spool()).into_iter().flatten().flatten();
-    let named = entries.filter_map(|entry| {
-        let path = entry.path();
-        let is_spool = path.extension().is_some_and(|e| e == "rspool");
-        let session = path.file_stem().filter(|_| is_spool)?.to_string_lossy().into_owned();
-        Some((session, entry.metadata().ok()?))
-    });
-    named.collect()
 }
 
 fn is_young(file: &Metadata, now: WallTime) -> bool {

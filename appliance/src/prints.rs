@@ -5,11 +5,12 @@
 //!
 //! To destroy a print is to destroy its key; the row that is left is noise and goes after it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use shared::clock::WallTime;
-use shared::error::EngineFault;
+use shared::error::{EngineFault, report};
 use shared::keys::{CipherError, Purpose};
 use shared::record::{Consent, UNKNOWN_SPEAKER};
 use shared::store::{By, KeyError, KeyStore, SealedVoice, Store, StoreError};
@@ -18,10 +19,11 @@ use uuid::Uuid;
 use crate::audio::{SAMPLE_RATE_HZ, samples_in, seconds};
 use crate::context::Context;
 use crate::decode::{DecodeError, Stretch, decode};
-use crate::diarize::{self, Piece, Tuning, cosine, pieces};
+use crate::diarize::{self, Piece, Tuning, cosine};
 use crate::engine::{VoiceModels, Voices};
 use crate::label::speaker_label;
 use crate::speech;
+use crate::voicing::hear_pieces;
 
 /// The first so many seconds of a recording are heard: more tells nothing more of a voice.
 const HEARD: usize = 300 * SAMPLE_RATE_HZ as usize;
@@ -82,14 +84,19 @@ pub enum PrintError {
     #[error("a label has 1 to 64 characters, no control characters, and is none that the box gives itself")]
     BadLabel,
     /// A word of lower-case letters says what somebody is.
-    #[error("a role is one word in lower case, such as therapist")]
+    #[error("a role is one word in lower case, such as therapist, and never a name; so is who noted the consent")]
     BadRole,
     /// Nobody is known by the voice who has not agreed to it.
     #[error("say what the right to know this voice rests on, such as: --consent written")]
     NoConsent,
     /// Labels tell people apart.
-    #[error("a voice of this label is enrolled already: destroy it first, or choose another label")]
-    Taken,
+    #[error("a voice is enrolled as {label} already: destroy it first ({id}), or choose another label")]
+    Taken {
+        /// The label.
+        label: String,
+        /// Who has it.
+        id: String,
+    },
     /// See [`MOST`].
     #[error("so many voices are enrolled that no more are taken: destroy those that are no longer needed")]
     TooMany,
@@ -97,7 +104,7 @@ pub enum PrintError {
     #[error("{0}")]
     Recording(DecodeError),
     /// Not enough to know a voice by.
-    #[error("only {heard:.0} seconds of speech were heard: at least {needed:.0} are needed")]
+    #[error("{} were heard: at least {needed:.0} are needed", spoken(*.heard))]
     TooLittle {
         /// Seconds.
         heard: f64,
@@ -108,18 +115,14 @@ pub enum PrintError {
     #[error("more than one voice is heard: record the one person alone")]
     Several,
     /// The voice engine failed.
-    #[error("The voice cannot be heard")]
-    Engine(#[from] EngineFault),
+    #[error("The voice cannot be heard: {}", unheard(.0))]
+    Engine(EngineFault),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The key store failed.
-    #[error("{source}. {}", .source.remedy())]
-    Keys {
-        /// Why.
-        #[from]
-        source: KeyError,
-    },
+    #[error("{}. {}", report(.0), .0.remedy())]
+    Keys(KeyError),
     /// It cannot be sealed.
     #[error("The voice cannot be sealed")]
     Seal(#[from] CipherError),
@@ -129,6 +132,29 @@ pub enum PrintError {
     /// No print has this id.
     #[error("no voice of this id is enrolled")]
     Unknown,
+}
+
+fn unheard(why: &EngineFault) -> String {
+    match why {
+        EngineFault::ModelUnusable { model, problem, remedy } => format!("{model} {problem}; fetch it with: {remedy}"),
+        other => other.to_string(),
+    }
+}
+
+fn spoken(seconds: f64) -> String {
+    if seconds < 0.5 { "no seconds of speech".into() } else { format!("only {seconds:.0} seconds of speech") }
+}
+
+impl From<EngineFault> for PrintError {
+    fn from(why: EngineFault) -> Self {
+        Self::Engine(why)
+    }
+}
+
+impl From<KeyError> for PrintError {
+    fn from(why: KeyError) -> Self {
+        Self::Keys(why)
+    }
 }
 
 fn check(candidate: &Candidate) -> Result<(), PrintError> {
@@ -143,7 +169,8 @@ fn check(candidate: &Candidate) -> Result<(), PrintError> {
         return Err(PrintError::NoConsent);
     }
     let is_word = |role: &str| (1..=32).contains(&role.len()) && role.chars().all(|c| c.is_ascii_lowercase());
-    if is_word(&candidate.role) { Ok(()) } else { Err(PrintError::BadRole) }
+    let is_noted_by_a_role = candidate.consent.by.as_deref().is_none_or(is_word);
+    if is_word(&candidate.role) && is_noted_by_a_role { Ok(()) } else { Err(PrintError::BadRole) }
 }
 
 /// Enrols the one voice of a recording.
@@ -157,15 +184,9 @@ pub async fn enrol(
     candidate: Candidate,
 ) -> Result<Enrolled, PrintError> {
     check(&candidate)?;
-    let known = all(&context.store, &context.keys)?;
-    if known.iter().any(|voice| voice.print.label == candidate.label) {
-        return Err(PrintError::Taken);
-    }
-    if known.len() >= MOST {
-        return Err(PrintError::TooMany);
-    }
+    has_room(context, &candidate.label)?;
     let file = file.to_owned();
-    let Some(pcm) = context.aside(move || listen(&file)).await else { return Err(PrintError::Unknown) };
+    let pcm = context.aside(move || listen(&file)).await.unwrap_or(Err(DecodeError::Damaged));
     let Candidate { label, role, consent } = candidate;
     let (model, vector, speech_s) = hear(engine, &pcm.map_err(PrintError::Recording)?).await?;
     keep(context, Print { label, role, consent, model, vector, speech_s })
@@ -193,27 +214,34 @@ async fn hear(engine: &mut impl Voices, pcm: &[i16]) -> Result<(String, Vec<f32>
     for (number, part) in pcm.chunks(window).enumerate() {
         let offset = seconds((number * window) as u64);
         let found = speech::regions(&engine.speech(part).await?, seconds(part.len() as u64));
-        let stretches = pieces(&found, &tuning);
-        let sample = |at: f64| ((at * f64::from(SAMPLE_RATE_HZ)).round() as usize).min(part.len());
-        let ranges: Vec<Vec<_>> =
-            stretches.iter().map(|p| std::iter::once(sample(p.start)..sample(p.end)).collect()).collect();
-        vectors.extend(engine.embed(part, &ranges).await?);
+        let (stretches, heard) = hear_pieces(engine, part, &found, &tuning).await?;
+        vectors.extend(heard);
         let shifted =
             |p: &Piece| Piece { start: p.start + offset, end: p.end + offset, region: p.region + regions.len() };
         all.extend(stretches.iter().map(shifted));
         regions.extend(found.iter().map(|(from, to)| (from + offset, to + offset)));
     }
-    let spoken: f64 = regions.iter().map(|(from, to)| to - from).sum();
-    if spoken < SPEECH {
-        return Err(PrintError::TooLittle { heard: spoken, needed: SPEECH });
+    let heard: f64 = regions.iter().map(|(from, to)| to - from).sum();
+    if heard < SPEECH {
+        return Err(PrintError::TooLittle { heard, needed: SPEECH });
     }
     if diarize::speakers(&diarize::diarize(&regions, &all, &vectors, &tuning)) > 1 {
         return Err(PrintError::Several);
     }
-    Ok((voice, diarize::mean(&vectors), spoken))
+    Ok((voice, diarize::mean(&vectors), heard))
+}
+
+fn has_room(context: &Context, label: &str) -> Result<(), PrintError> {
+    let known = all(&context.store, &context.keys)?;
+    if let Some(voice) = known.iter().find(|voice| voice.print.label == label) {
+        return Err(PrintError::Taken { label: label.to_owned(), id: voice.id.clone() });
+    }
+    if known.len() >= MOST { Err(PrintError::TooMany) } else { Ok(()) }
 }
 
 fn keep(context: &Context, print: Print) -> Result<Enrolled, PrintError> {
+    // Somebody else may have been enrolled while this one was listened to.
+    has_room(context, &print.label)?;
     let (id, made_at) = (Uuid::new_v4().to_string(), context.now().wall);
     let sealed = context.keys.make(&id, Purpose::Voice, made_at)?.seal(PRINT, &serde_json::to_vec(&print)?)?;
     let kept = context.store.add_voice(&SealedVoice { id: id.clone(), made_at, print: sealed }, By::local(made_at));
@@ -241,16 +269,37 @@ pub fn all(store: &Store, keys: &KeyStore) -> Result<Vec<Enrolled>, PrintError> 
     Ok(found)
 }
 
+/// Finishes what was cut short: a row whose key is destroyed goes, and so does a key that was made for no row.
+///
+/// # Errors
+/// [`PrintError::Store`] or [`PrintError::Keys`]; it can be repeated.
+pub fn finish(store: &Store, keys: &KeyStore, now: WallTime) -> Result<(), PrintError> {
+    let rows: BTreeSet<String> = store.voices()?.into_iter().map(|voice| voice.id).collect();
+    let owners: BTreeSet<String> = keys.owners(Purpose::Voice)?.into_iter().collect();
+    // Where no key is left at all, it is the key store that is lost: that may come back.
+    for id in rows.difference(&owners).filter(|_| !owners.is_empty() || rows.len() == 1) {
+        store.remove_voice(id, now.into())?;
+    }
+    for id in owners.difference(&rows) {
+        keys.destroy(id, &[Purpose::Voice])?;
+    }
+    Ok(())
+}
+
 /// Destroys a print for good: its key, then what that had sealed.
 ///
 /// # Errors
-/// [`PrintError`].
+/// [`PrintError`]; what is left of it then is destroyed at the next start.
 pub fn destroy(store: &Store, keys: &KeyStore, id: &str, now: WallTime) -> Result<(), PrintError> {
-    let had_key = keys.destroy(id, &[Purpose::Voice]).map_err(|source| match source {
-        KeyError::BadOwner => PrintError::Unknown,
-        source => PrintError::Keys { source },
-    })?;
-    if store.remove_voice(id, By::local(now))? || had_key { Ok(()) } else { Err(PrintError::Unknown) }
+    let destroyed = keys.destroy(id, &[Purpose::Voice]);
+    match destroyed {
+        Err(KeyError::BadOwner) => return Err(PrintError::Unknown),
+        // The key is gone all the same.
+        Ok(_) | Err(KeyError::RewriteOwed(_)) => {}
+        Err(why) => return Err(why.into()),
+    }
+    let had_row = store.remove_voice(id, By::local(now))?;
+    if destroyed? || had_row { Ok(()) } else { Err(PrintError::Unknown) }
 }
 
 /// What a speaker of a session is called.

@@ -10,7 +10,7 @@ use shared::keys::{BoxKeys, Purpose};
 use shared::paths::Root;
 use shared::record::{Consent, Status, TimeQuality};
 use shared::settings::Settings;
-use shared::store::{Disk, KeyStore, NewSession, Row, RowState, SpeakerHint, Store, WindowRow};
+use shared::store::{Disk, KeyStore, NewSession, Row, RowState, SealedVoice, SpeakerHint, Store, WindowRow};
 use shared::task::Task;
 use tokio::task::LocalSet;
 
@@ -36,9 +36,9 @@ impl Transcriber for Idle {
 fn box_in(folder: &Path, disk: &Disk) -> Arc<Context> {
     let clock = Arc::new(SystemClock::new());
     let opened = Context::open_with(Root::new(folder), Settings::default(), |root| {
-        let boxes = BoxKeys::find(root, None).map_err(|source| StartError::BoxKey { source })?;
+        let boxes = BoxKeys::find(root, None).map_err(StartError::BoxKey)?;
         let keys = KeyStore::open_on(&root.key_store(), boxes.keys, Some(disk));
-        let keys = Arc::new(keys.map_err(|source| StartError::Keys { source })?);
+        let keys = Arc::new(keys.map_err(StartError::Keys)?);
         let store = Arc::new(Store::open_on(&root.database(), Some(disk))?.sealing_with(keys.clone()));
         Ok(Doors { clock, store, keys, vitals: None, aside: Aside::Threads })
     });
@@ -108,6 +108,44 @@ async fn a_session_whose_key_is_gone_is_given_up_and_keeps_no_other_back() {
     assert!(context.keys.get("lost", Purpose::Content).unwrap().is_none(), "it is not made again");
 }
 
+/// A box whose credential holds these lines.
+fn box_with(folder: &Path, lines: &[&str]) -> Result<Context, StartError> {
+    let credentials = folder.join("credentials");
+    std::fs::create_dir_all(&credentials).unwrap();
+    std::fs::write(credentials.join("box-keys"), lines.join("\n")).unwrap();
+    let clock = Arc::new(SystemClock::new());
+    Context::open(Root::new(folder.join("box")), Settings::default(), clock, Some(&credentials))
+}
+
+#[test]
+fn a_new_box_key_wraps_everything_the_old_one_can_go_and_the_audit_log_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let [old, new] = [(); 2].map(|()| shared::keys::BoxKey::generate().unwrap().line());
+    let rotated = |context: &Context| {
+        let log = context.store.audit_log(None, 100).unwrap();
+        log.rows.iter().filter(|row| row.action == "keys_rotated").count()
+    };
+    let context = box_with(folder.path(), &[&old]).unwrap();
+    session(&context, "a", true);
+    assert_eq!(rotated(&context), 0);
+    drop(context);
+    let context = box_with(folder.path(), &[&new, &old]).unwrap();
+    assert_eq!(rotated(&context), 1);
+    drop(context);
+    let context = box_with(folder.path(), &[&new]).unwrap();
+    assert!(context.keys.get("a", Purpose::Content).unwrap().is_some());
+    assert_eq!(rotated(&context), 1, "there was nothing to wrap anew");
+}
+
+#[test]
+fn why_there_is_no_box_key_is_said_once_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let why = box_with(folder.path(), &["no key"]).err().unwrap();
+    let said = shared::error::report(&why);
+    assert_eq!(said.matches("The box key file is malformed").count(), 1, "{said}");
+    assert!(said.contains("Put the box key back"), "{said}");
+}
+
 #[test]
 fn keys_of_no_session_are_destroyed_and_those_of_one_stay() {
     let folder = tempfile::tempdir().unwrap();
@@ -118,5 +156,51 @@ fn keys_of_no_session_are_destroyed_and_those_of_one_stay() {
     }
     crate::keeper::destroy_orphan_keys(&context);
     let held: Vec<_> = context.keys.held().unwrap().into_iter().map(|key| (key.owner, key.purpose)).collect();
-    assert_eq!(held, [("a".to_owned(), Purpose::Content), ("orphan".to_owned(), Purpose::Voice)]);
+    assert_eq!(held, [("a".to_owned(), Purpose::Content)]);
+}
+
+#[test]
+fn a_database_that_knows_none_of_the_sessions_destroys_nothing_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = box_in(folder.path(), &Disk::default());
+    let ids = ["a", "b", "c", "d", "e"];
+    for id in ids {
+        session(&context, id, true);
+        context.keys.make(id, Purpose::Audio, context.now().wall).unwrap();
+        std::fs::write(context.spool_file(id), "RSSP").unwrap();
+    }
+    let database = context.root.database();
+    drop(context);
+    std::fs::remove_file(database).unwrap();
+    let context = box_in(folder.path(), &Disk::default());
+    crate::keeper::remove_orphans(&context);
+    crate::keeper::destroy_orphan_keys(&context);
+    for id in ids {
+        assert!(context.spool_file(id).exists());
+        assert!(Purpose::ALL[..2].iter().all(|purpose| context.keys.get(id, *purpose).unwrap().is_some()));
+    }
+}
+
+#[test]
+fn a_voice_whose_destruction_was_cut_short_is_gone_at_the_next_start_and_one_that_is_whole_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = box_in(folder.path(), &Disk::default());
+    let (store, keys, now) = (&context.store, &context.keys, context.now().wall);
+    for id in ["whole", "half"] {
+        let print = keys.make(id, Purpose::Voice, now).unwrap().seal("print", b"{}").unwrap();
+        store.add_voice(&SealedVoice { id: id.into(), made_at: now, print }, now.into()).unwrap();
+    }
+    keys.destroy("half", &[Purpose::Voice]).unwrap();
+    keys.make("never-kept", Purpose::Voice, now).unwrap();
+    crate::keeper::destroy_orphan_keys(&context);
+    let left: Vec<String> = store.voices().unwrap().into_iter().map(|voice| voice.id).collect();
+    assert_eq!((left, keys.owners(Purpose::Voice).unwrap()), (vec!["whole".to_owned()], vec!["whole".to_owned()]));
+    let log = store.audit_log(None, 100).unwrap();
+    assert_eq!(log.rows.last().unwrap().action, "voice_destroyed");
+    keys.destroy("whole", &[Purpose::Voice]).unwrap();
+    for id in ["x", "y"] {
+        store.add_voice(&SealedVoice { id: id.into(), made_at: now, print: vec![] }, now.into()).unwrap();
+    }
+    crate::keeper::destroy_orphan_keys(&context);
+    assert_eq!(store.voices().unwrap().len(), 3, "where no key is left it is the key store that is lost");
 }

@@ -127,7 +127,7 @@ impl Sessions {
         let id = Uuid::new_v4().to_string();
         let path = self.context.spool_file(&id);
         let begun = SpoolWriter::begin(&path, &self.context.keys, &id, &now);
-        let spool = begun.inspect_err(|_| self.forget(&id))?;
+        let spool = begun.inspect_err(|_| forget::begun(&self.context.keys, &self.context.spool_file(&id), &id))?;
         let new = NewSession {
             id: id.clone(),
             started_at: now.wall,
@@ -137,18 +137,11 @@ impl Sessions {
             speakers,
         };
         if let Err(why) = self.context.store.begin_session(&new, now.wall) {
-            self.forget(&id);
+            forget::begun(&self.context.keys, &self.context.spool_file(&id), &id);
             return Err(why.into());
         }
         let clock = self.context.clock.clone();
         Ok((id, Recording::begin(self.door.clone(), Some(microphone), spool, clock, None)))
-    }
-
-    /// Takes away what was begun of a session that is none; what cannot be is taken away at the next start.
-    fn forget(&self, session: &str) {
-        if let Err(why) = forget::audio(&self.context.keys, &self.context.spool_file(session), session) {
-            warn!(session_id = session, error = %report(&why), "What was begun of a session could not be removed.");
-        }
     }
 
     /// Ends the session being recorded; `session` names it if the caller means a particular one. Blocks until the
@@ -273,10 +266,18 @@ impl Sessions {
     /// Ends a session with what can be read of it.
     fn end_where_it_stopped(&self, session: &SessionRow) {
         let readable = SpoolReader::open(&self.context.spool_file(&session.id), &self.context.keys, &session.id);
-        let samples = readable.map(|spool| spool.samples()).unwrap_or_else(|why| {
-            error!(session_id = session.id, error = %report(&why), "The session's recording cannot be read.");
-            session.samples
-        });
+        let samples = match readable {
+            Ok(spool) => spool.samples(),
+            // It is ended as soon as it can be read: `settle` looks every second.
+            Err(why) if why.is_passing() => {
+                warn!(session_id = session.id, error = %report(&why), "The session's recording cannot be read yet.");
+                return;
+            }
+            Err(why) => {
+                error!(session_id = session.id, error = %report(&why), "The session's recording cannot be read.");
+                session.samples
+            }
+        };
         let now = self.context.now().wall;
         match self.context.store.end_session(&session.id, samples, now, now) {
             Ok(()) => warn!(session_id = session.id, "The session ends where it stopped."),

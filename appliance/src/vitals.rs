@@ -54,7 +54,8 @@ impl Vitals for System {
     fn models(&self, task: Task) -> Option<Ailment> {
         let roles: &[Role] = match task {
             Task::Transcription => &[Role::Transcriber],
-            Task::Diarization => &[Role::Vad, Role::Voice, Role::Segmentation, Role::Plda],
+            // Without a PLDA that can be read, speakers are told apart all the same.
+            Task::Diarization => &[Role::Vad, Role::Voice, Role::Segmentation],
         };
         roles.iter().find_map(|role| match self.models.used(*role) {
             Err(EngineFault::ModelUnusable { model, problem, remedy }) => {

@@ -154,12 +154,8 @@ pub async fn hear(engine: &mut impl Voices, audio: WindowAudio<'_>, step: u64) -
     let bytes: Vec<u8> = probabilities.iter().map(|p| (p * 255.0).round() as u8).collect();
     let (mut pieces, vectors, chunked) = match segmentation {
         None => {
-            let pieces = pieces(&regions, &Tuning::of(&voice));
-            let sample = |at: f64| ((at * f64::from(SAMPLE_RATE_HZ)).round() as usize).min(window.len());
-            let stretches: Vec<Vec<_>> =
-                pieces.iter().map(|p| std::iter::once(sample(p.start)..sample(p.end)).collect()).collect();
-            let vectors = as_text(&engine.embed(window, &stretches).await?);
-            (pieces, vectors, None)
+            let (pieces, vectors) = hear_pieces(engine, window, &regions, &Tuning::of(&voice)).await?;
+            (pieces, as_text(&vectors), None)
         }
         Some(model) => (Vec::new(), String::new(), Some(hear_chunks(engine, audio, step, model).await?)),
     };
@@ -170,6 +166,26 @@ pub async fn hear(engine: &mut impl Voices, audio: WindowAudio<'_>, step: u64) -
     }
     let probabilities = BASE64_STANDARD.encode(bytes);
     Ok(Voiced { model: voice, regions, pieces, vectors, start: offset, probabilities, chunked })
+}
+
+/// The pieces of regions of speech in `pcm`, both in seconds from its start, and the vector of each.
+///
+/// # Errors
+/// Those of the engine.
+pub async fn hear_pieces(
+    engine: &mut impl Voices,
+    pcm: &[i16],
+    regions: &[(f64, f64)],
+    tuning: &Tuning,
+) -> Result<(Vec<Piece>, Vec<Vec<f32>>), EngineFault> {
+    let pieces = pieces(regions, tuning);
+    let sample = |at: f64| ((at * f64::from(SAMPLE_RATE_HZ)).round() as usize).min(pcm.len());
+    let stretches: Vec<Vec<_>> =
+        pieces.iter().map(|p| std::iter::once(sample(p.start)..sample(p.end)).collect()).collect();
+    let vectors = engine.embed(pcm, &stretches).await?;
+    // What is no number is like nothing, and would be unlike everything.
+    let heard = pieces.into_iter().zip(vectors).filter(|(_, vector)| vector.iter().all(|x| x.is_finite()));
+    Ok(heard.unzip())
 }
 
 /// First samples of the chunks that end in a window, and of the one after them if the audio goes on behind their end.

@@ -106,10 +106,11 @@ impl Heard {
             None => self.by_pieces(&way.voice, bounds),
             Some((model, step)) => {
                 models.push(model);
-                models.extend(plda.iter().flat_map(|plda| plda.ids.iter().cloned()));
                 self.take_tail(|_| true);
-                let plda = plda.map(|installed| &installed.plda);
-                self.by_chunks(Threshold::of(&way.voice, seconds(step)).beside(plda), bounds, plda)
+                let threshold = Threshold::of(&way.voice, seconds(step));
+                let (found, is_refined) = self.by_chunks(threshold, bounds, plda.map(|installed| &installed.plda));
+                models.extend(plda.filter(|_| is_refined).iter().flat_map(|plda| plda.ids.iter().cloned()));
+                found
             }
         };
         let Diarization { turns, exclusive, .. } = diarized;
@@ -145,14 +146,14 @@ impl Heard {
         heard.iter().map(|vectors| diarize::mean(vectors)).collect()
     }
 
-    fn by_chunks(&self, threshold: Threshold, bounds: Bounds, plda: Option<&Plda>) -> Found {
+    /// And whether VBx had a part in it.
+    fn by_chunks(&self, threshold: Threshold, bounds: Bounds, plda: Option<&Plda>) -> (Found, bool) {
         let (chunks, embeddings) = (&self.chunks, &self.embeddings);
         let activity = Activity { chunks, duration: seconds(CHUNK as u64), grid: Frames::SEGMENTATION };
-        let speakers =
-            |distance| global::speakers_with(plda, &activity, embeddings, Threshold { distance, ..threshold }, bounds);
-        let known = speakers(threshold.distance);
-        let nearby = [threshold.distance * (1.0 - DOUBT), threshold.distance * (1.0 + DOUBT)];
-        let maybe = other(known.centroids.len(), nearby.map(|distance| speakers(distance).centroids.len()), bounds);
+        let speakers = |scale| global::speakers(plda, &activity, embeddings, (threshold, scale), bounds);
+        let known = speakers(1.0);
+        let nearby = [1.0 - DOUBT, 1.0 + DOUBT].map(|scale| speakers(scale).centroids.len());
+        let maybe = other(known.centroids.len(), nearby, bounds);
         let mut found = global::diarize(&activity, embeddings, &known);
         // The last chunk is filled up with silence, in which nobody may be heard.
         let end = self.last.as_ref().map_or(0.0, |(end, _)| seconds(*end));
@@ -161,12 +162,12 @@ impl Heard {
             turns.iter_mut().for_each(|turn| turn.end = turn.end.min(end));
         }
         let mut voices = vec![Vec::new(); diarize::speakers(&found.turns)];
-        for (centroid, name) in known.centroids.into_iter().zip(&found.names) {
+        for (centroid, name) in known.centroids.iter().zip(&found.names) {
             if let Some(voice) = name.and_then(|speaker| voices.get_mut(speaker)) {
-                *voice = centroid;
+                voice.clone_from(centroid);
             }
         }
-        Found { diarized: found, voices, maybe }
+        (Found { diarized: found, voices, maybe }, known.distinct)
     }
 }
 
@@ -236,8 +237,12 @@ mod tests {
         let chunked = heard(&voices, Some("s")).await;
         assert_eq!(chunked.clustered_voice(), Some("v"));
         let who = chunked.who(Bounds::default(), Some(&installed)).unwrap();
-        assert_eq!(who.models, ["v", "s", "transform", "plda"]);
-        assert!(!who.turns.is_empty());
+        assert_eq!(
+            (who.models.as_slice(), who.voices.len()),
+            (&["v", "s", "transform", "plda"].map(String::from)[..], 2)
+        );
+        let one = heard(&voices, Some("s")).await.who(Bounds::exactly(1), Some(&installed)).unwrap();
+        assert_eq!((one.models.len(), one.voices.len()), (2, 1), "VBx finds two: it had no part in this");
         let alone = heard(&voices, Some("s")).await.who(Bounds::default(), None).unwrap();
         assert_eq!(alone.models, ["v", "s"]);
         let pieces = heard(&voices, None).await;
@@ -247,7 +252,10 @@ mod tests {
     #[tokio::test]
     async fn a_voice_that_is_no_number_is_nobodys_and_spoils_no_other() {
         let voices = [vec![1.0, 0.0], vec![f32::NAN, 1.0], vec![0.9, 0.1]];
-        let who = heard(&voices, Some("s")).await.who(Bounds::default(), None).unwrap();
-        assert_eq!(diarize::speakers(&who.turns), 1);
+        for way in [Some("s"), None] {
+            let who = heard(&voices, way).await.who(Bounds::default(), None).unwrap();
+            assert_eq!(diarize::speakers(&who.turns), 1);
+            assert!(who.voices[0].iter().all(|x| x.is_finite()), "{way:?}");
+        }
     }
 }

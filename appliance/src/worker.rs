@@ -144,7 +144,12 @@ async fn lane<R: Serialize, E: Fault + Serialize + Clone>(
         };
         match outcome.await {
             Ok(false) => {}
-            Ok(true) => drop(tokio::time::timeout(IDLE, rung).await),
+            Ok(true) => {
+                // Nor is the key of a session that is over kept by a lane that has nothing to do.
+                let is_over = |id: &str| context.store.session(id).is_ok_and(|row| row.ended_at.is_some());
+                spool = spool.filter(|(session, _)| !is_over(session));
+                drop(tokio::time::timeout(IDLE, rung).await);
+            }
             Err(why) => {
                 error!(error = %report(&why), service_name = %kind.task, "The work queue could not be used; trying again.");
                 left_running.get_or_insert(Interrupted::ByStore);

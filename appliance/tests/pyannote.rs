@@ -204,7 +204,7 @@ fn stage_by_stage_the_first_recording_is_diarized_as_theirs() {
     let parameters = std::fs::read_to_string(folder.join("pipeline_params.json")).unwrap();
     let theirs = format!("'threshold': {THRESHOLD}, 'Fa': {}, 'Fb': {}", SCALING.acoustic, SCALING.speaker);
     assert!(parameters.contains(&theirs), "{parameters}");
-    let speakers = refine(&vectors, &features, &phi, THRESHOLD, SCALING, Bounds::default());
+    let speakers = refine(&vectors, &features, &phi, THRESHOLD, SCALING, Bounds::default()).unwrap();
     let clusters = assign(&activity, &voices, &speakers);
     let (theirs, _) = load(&folder, "pipeline_hard_clusters.npy");
     let named = |k: &f64| (*k >= 0.0).then_some(*k as usize);

@@ -5,6 +5,8 @@ use std::io::{Error, ErrorKind, Result, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use shared::whole_file;
+
 /// Writes a file in place of whatever is there; a power cut leaves the old one or the new one.
 ///
 /// # Errors
@@ -20,11 +22,10 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 /// # Errors
 /// [`ErrorKind::AlreadyExists`], and any of the file system.
 pub fn create(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let (folder, beside) = write_beside(path, bytes, mode)?;
-    let linked = std::fs::hard_link(&beside, path);
-    std::fs::remove_file(&beside)?;
-    linked?;
-    File::open(folder)?.sync_all()
+    match whole_file::put(path, |beside| write(beside, bytes, mode))? {
+        true => Ok(()),
+        false => Err(ErrorKind::AlreadyExists.into()),
+    }
 }
 
 /// Makes a folder and those above it. `mode` is for the last one, if it is new; others belong to others.
@@ -48,10 +49,14 @@ fn write_beside<'a>(path: &'a Path, bytes: &[u8], mode: u32) -> Result<(&'a Path
     {
         return Err(why);
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    write(&beside, bytes, mode)?;
     Ok((folder, beside))
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 #[cfg(test)]

@@ -11,8 +11,12 @@ fn without_audio(room: &TestBox) -> String {
     let done = room.process(&float_wav(&room.root().join("gap.wav"), 1, &heard));
     assert_eq!(done.code, Some(0), "{}", done.said);
     assert!(done.record["gaps"].as_array().unwrap().len() == 1);
-    room.spooled().iter().for_each(|file| std::fs::remove_file(file).unwrap());
-    done.record["session_id"].as_str().unwrap().to_owned()
+    let session = done.record["session_id"].as_str().unwrap().to_owned();
+    let file = room.spooled().remove(0);
+    appliance::forget::audio(&room.keys(), &file, &session).unwrap();
+    let changed = room.database().execute("update sessions set audio = 'destroyed' where id = ?1", [&session]);
+    assert_eq!((changed.unwrap(), room.spooled().len()), (1, 0));
+    session
 }
 
 fn told(room: &TestBox, session: &str, more: &[&str]) -> String {
@@ -46,6 +50,21 @@ fn a_session_without_audio_gets_other_speakers_and_keeps_words_and_gaps() {
     for key in ["segments", "speakers", "gaps"] {
         assert!(two[key] == first[key], "{key} differ");
     }
+    drop(daemon);
+}
+
+/// Once its audio is destroyed a session can never be heard again: what its record was made of may be damaged, but the
+/// record stands.
+#[test]
+fn a_good_record_is_not_replaced_by_a_worse_one() {
+    let room = TestBox::new();
+    let session = without_audio(&room);
+    let first = room.record(&session);
+    room.write_over("update work set result = x'00' where session = ?1 and task = 'diarization'", &session);
+    let daemon = room.start_daemon();
+    told(&room, &session, &["--speakers", "1"]);
+    assert!(room.record(&session) == first, "the record is another");
+    assert_eq!(room.session(&session)["status"], "done");
     drop(daemon);
 }
 

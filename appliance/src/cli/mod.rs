@@ -328,6 +328,11 @@ fn local(work: impl Future<Output = Answer>) -> Answer {
     answer
 }
 
+/// What a suggested command needs to speak of this box; nothing for the real one.
+fn of_root(root: &Root) -> String {
+    if root.is_system() { String::new() } else { format!(" --root {}", root.path().display()) }
+}
+
 /// Opens a root for work without a daemon; says so if that made it a key of its own.
 fn open_here(root: &Root) -> Result<Arc<Context>, Failed> {
     let key = root.development_box_keys();
@@ -351,7 +356,7 @@ const NO_CREDENTIAL: &str = "what was said is sealed by the box key, which only 
 
 fn no_keys(why: &StartError) -> Failed {
     match why {
-        StartError::BoxKey { source: BoxKeyError::CredentialMissing } => Failed::new(code::FAILED, NO_CREDENTIAL),
+        StartError::BoxKey(BoxKeyError::CredentialMissing) => Failed::new(code::FAILED, NO_CREDENTIAL),
         StartError::BoxKey { .. }
         | StartError::Folder { .. }
         | StartError::Busy

@@ -5,7 +5,6 @@ use std::time::Duration;
 use hyper::Method;
 use serde_json::{Value, json};
 use shared::paths::Root;
-use shared::record::Status;
 use shared::store::{By, SpeakerHint};
 
 use super::{Answer, Failed, client, code, say, waiting};
@@ -26,18 +25,28 @@ pub async fn relabel(root: Root, session: String, speakers: Option<SpeakerHint>,
         here(&root, &session, speakers)
     };
     bar.finish_and_clear();
-    let (before, after) = done?;
-    say(if json { after.to_string() } else { describe(&session, &before, &after) });
-    Ok(code::DONE)
+    let (before, mut after) = done?;
+    after["changed"] = json!(before["revision"] != after["revision"]);
+    say(if json { after.to_string() } else { describe(&root, &session, &after) });
+    Ok(if after["status"] == "failed" { code::FAILED } else { code::DONE })
 }
 
-fn describe(session: &str, before: &Value, after: &Value) -> String {
-    match (after["status"].as_str(), before["revision"] == after["revision"]) {
-        (Some("done"), true) => format!("Session {session}: as before, in revision {}.", after["revision"]),
-        (Some("done"), false) => {
-            format!("Session {session}: revision {}. Read it with: roomscribe export {session}", after["revision"])
+fn describe(root: &Root, session: &str, after: &Value) -> String {
+    let root = super::of_root(root);
+    match (after["status"].as_str(), after["changed"] == true) {
+        (Some("done"), false) => format!("Session {session}: as before, in revision {}.", after["revision"]),
+        (Some("done"), true) => {
+            format!(
+                "Session {session}: revision {}. Read it with: roomscribe export {session}{root}",
+                after["revision"]
+            )
         }
-        _ => format!("Session {session} is still in work; roomscribe sessions {session} says when it is done."),
+        (Some("queued" | "processing"), _) => {
+            format!("Session {session} is still in work; roomscribe sessions {session}{root} says when it is done.")
+        }
+        (status, _) => {
+            format!("Session {session} is {} now; see: roomscribe queue show {session}{root}", status.unwrap_or("-"))
+        }
     }
 }
 
@@ -47,7 +56,7 @@ async fn by_daemon(root: &Root, id: &str, speakers: Option<SpeakerHint>) -> Resu
     let relabel = json!({ "speakers": speakers });
     let mut after = client::demand(root, Method::POST, &format!("{path}/relabel"), Some(&relabel)).await?;
     for _ in 0..LOOKS {
-        if after["status"] == "done" {
+        if !matches!(after["status"].as_str(), Some("queued" | "processing")) {
             break;
         }
         tokio::time::sleep(LOOK).await;
@@ -63,11 +72,8 @@ fn here(root: &Root, id: &str, speakers: Option<SpeakerHint>) -> Result<(Value, 
     let before = store.session(id).map_err(|why| Failed::because(&why))?;
     store.relabel(id, speakers, By::local(context.now().wall)).map_err(|why| Failed::because(&why))?;
     let queued = store.session(id).map_err(|why| Failed::because(&why))?;
-    if let Err(why) = conclude(&context, &queued) {
-        // The daemon will find it where it was.
-        store.set_status(id, Status::Queued, context.now().wall).map_err(|why| Failed::because(&why))?;
-        return Err(Failed::because(&why));
-    }
+    // Where that fails it is left for the daemon to try again.
+    conclude(&context, &queued).map_err(|why| Failed::because(&why))?;
     let after = store.session(id).map_err(|why| Failed::because(&why))?;
     Ok((session_json(store, &before), session_json(store, &after)))
 }

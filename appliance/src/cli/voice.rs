@@ -17,7 +17,8 @@ use crate::prints::{self, Candidate};
 pub enum VoiceAction {
     /// Know a person again by the voice, who has agreed to it.
     #[command(after_help = "Example: roomscribe voice enrol --consent written --by therapist alone.wav\n\n\
-                            The recording is of this one person, with ten seconds of speech or more; it is not kept. \
+                            The recording is of this one person, with ten seconds of speech or more; its first five \
+                            minutes are heard, and nothing of it is kept. \
                             Sessions concluded from now on name the voice; roomscribe relabel does it for earlier ones.")]
     Enrol {
         /// The recording: WAV, FLAC, MP3 or Ogg.
@@ -58,7 +59,7 @@ pub async fn voice(root: Root, action: VoiceAction, json: bool) -> Answer {
         bar.finish_and_clear();
     }
     let answer = answer?;
-    say(if json { answer.to_string() } else { describe(&action, &answer) });
+    say(if json { answer.to_string() } else { describe(&root, &action, &answer) });
     Ok(code::DONE)
 }
 
@@ -89,6 +90,9 @@ async fn here(root: &Root, action: &VoiceAction) -> Result<Value, Failed> {
     if let VoiceAction::Destroy { voice, yes: false } = action {
         return Err(unsure(voice));
     }
+    if !matches!(action, VoiceAction::Enrol { .. }) {
+        super::store(root)?;
+    }
     let context = open_here(root)?;
     let failed = |why: prints::PrintError| Failed::because(&why);
     match action {
@@ -111,16 +115,17 @@ async fn here(root: &Root, action: &VoiceAction) -> Result<Value, Failed> {
     }
 }
 
-fn describe(action: &VoiceAction, answer: &Value) -> String {
+fn describe(root: &Root, action: &VoiceAction, answer: &Value) -> String {
     let text = |value: &Value, key: &str| value[key].as_str().unwrap_or("-").to_owned();
     match action {
         VoiceAction::Enrol { .. } => format!(
-            "Enrolled {} ({}) as {}, from {:.0} s of speech. Destroy it with: roomscribe voice destroy {} --yes",
+            "Enrolled {} ({}) as {}, from {:.0} s of speech. Destroy it with: roomscribe voice destroy {} --yes{}",
             text(answer, "label"),
             text(answer, "role"),
             text(answer, "voice_id"),
             answer["speech_s"].as_f64().unwrap_or(0.0),
-            text(answer, "voice_id")
+            text(answer, "voice_id"),
+            super::of_root(root)
         ),
         VoiceAction::List => {
             let all = answer["voices"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -99,10 +99,10 @@ impl Threshold {
         Self { distance, minimum: (12.0 / step.max(0.1)).round().max(1.0) as usize }
     }
 
-    /// The same, but where there is a PLDA the distance at which agglomeration leaves the rest to VBx.
+    /// The same for distances so many times as large.
     #[must_use]
-    pub fn beside(self, plda: Option<&Plda>) -> Self {
-        Self { distance: if plda.is_some() { REFINED.0 } else { self.distance }, ..self }
+    pub fn scaled(self, by: f64) -> Self {
+        Self { distance: self.distance * by, ..self }
     }
 }
 
@@ -168,7 +168,8 @@ fn join_small(vectors: &[&[f32]], groups: &[usize], minimum: usize) -> Vec<usize
     renumbered(groups.iter().map(|group| heir(*group)))
 }
 
-/// Groups of voices by VBx, beginning with agglomeration. `features` are the same voices as the PLDA sees them.
+/// Groups of voices by VBx, beginning with agglomeration. `features` are the same voices as the PLDA sees them. `None` if
+/// there cannot be as many as VBx finds.
 #[must_use]
 pub fn refine(
     vectors: &[&[f32]],
@@ -177,13 +178,12 @@ pub fn refine(
     distance: f64,
     scaling: Scaling,
     bounds: Bounds,
-) -> Speakers {
+) -> Option<Speakers> {
     let tree = Hierarchy::new(&units(vectors));
     let Posterior { gamma, weights } = vbx(features, phi, &tree.cut(distance), scaling);
     let kept: Vec<usize> = (0..weights.len()).filter(|s| weights[*s] > VANISHED).collect();
-    if let Some(wanted) = bounds.instead_of(kept.len()) {
-        let groups = tree.cut_into(wanted, 1, distance);
-        return Speakers { centroids: means_of(vectors, &groups), distinct: false };
+    if !bounds.allow(kept.len()) {
+        return None;
     }
     let weighed = |speaker: usize| {
         let mut mean = vec![0.0; vectors.first().map_or(0, |v| v.len())];
@@ -192,7 +192,7 @@ pub fn refine(
         }
         unit(&mean)
     };
-    Speakers { centroids: kept.into_iter().map(weighed).collect(), distinct: true }
+    Some(Speakers { centroids: kept.into_iter().map(weighed).collect(), distinct: true })
 }
 
 /// The speaker behind each chunk's own. One who does not speak in a chunk is nobody there; so is one for whom no speaker
@@ -308,20 +308,15 @@ fn turns(sets: &[u64], speakers: usize, grid: Frames) -> Vec<Turn> {
     turns
 }
 
-/// The speakers of a session, without a PLDA.
+/// The speakers of a session: by VBx where there is a PLDA that takes these embeddings, at least two voices are heard well
+/// and there may be as many as it finds (then they are distinct); by agglomeration alone otherwise. `threshold` is that of
+/// agglomeration alone; all distances are taken `scale` times as large.
 #[must_use]
-pub fn speakers(activity: &Activity<'_>, embeddings: &[Embeddings], threshold: Threshold, bounds: Bounds) -> Speakers {
-    speakers_with(None, activity, embeddings, threshold, bounds)
-}
-
-/// The speakers of a session: by VBx where there is a PLDA that takes these embeddings and at least two voices are heard
-/// well, and by agglomeration alone otherwise. See [`Threshold::beside`].
-#[must_use]
-pub fn speakers_with(
+pub fn speakers(
     plda: Option<&Plda>,
     activity: &Activity<'_>,
     embeddings: &[Embeddings],
-    threshold: Threshold,
+    (threshold, scale): (Threshold, f64),
     bounds: Bounds,
 ) -> Speakers {
     let heard = heard_well(activity, embeddings);
@@ -330,13 +325,17 @@ pub fn speakers_with(
     let mut vectors: Vec<&[f32]> = heard.iter().step_by(stride).filter_map(voice).collect();
     let fits = |plda: &&Plda| vectors.len() > 1 && vectors.iter().all(|vector| vector.len() == plda.dimension());
     if let Some(plda) = plda.filter(fits) {
-        return refine(&vectors, &plda.features(&vectors), plda.phi(), threshold.distance, REFINED.1, bounds);
+        let (distance, scaling) = REFINED;
+        let features = plda.features(&vectors);
+        if let Some(found) = refine(&vectors, &features, plda.phi(), distance * scale, scaling, bounds) {
+            return found;
+        }
     }
     if vectors.is_empty() {
         // Nobody is heard well: whoever is heard at all must do.
         vectors = embeddings.iter().flatten().filter_map(Option::as_deref).step_by(stride).take(TRAINED).collect();
     }
-    agglomerate(&vectors, threshold, bounds)
+    agglomerate(&vectors, threshold.scaled(scale), bounds)
 }
 
 /// Who spoke when, of speakers that were found.
@@ -384,17 +383,18 @@ mod tests {
         let (plda, voices, _) = crate::diarize::plda::tests::fixture();
         let chunks: Vec<Chunk> = (0..60).map(|n| Chunk { start: f64::from(n), frames: vec![1; 589] }).collect();
         let activity = Activity { chunks: &chunks, duration: 10.0, grid: Frames::SEGMENTATION };
-        let told = |plda: Option<&Plda>, heard: &[Vec<f32>]| {
+        let told = |plda: Option<&Plda>, heard: &[Vec<f32>], bounds: Bounds| {
             let of = |n: usize| [Some(heard[n % heard.len()].clone()), None, None];
             let embeddings: Vec<Embeddings> = (0..60).map(of).collect();
-            let threshold = Threshold::of("", 1.0).beside(plda);
-            let found = speakers_with(plda, &activity, &embeddings, threshold, Bounds::default());
+            let found = speakers(plda, &activity, &embeddings, (Threshold::of("", 1.0), 1.0), bounds);
             (found.distinct, found.centroids.len())
         };
-        assert_eq!(told(Some(&plda), &voices), (true, 2));
-        assert_eq!(told(None, &voices), (false, 2));
+        let any = Bounds::default();
+        assert_eq!(told(Some(&plda), &voices, any), (true, 2));
+        assert_eq!(told(None, &voices, any), (false, 2));
+        assert_eq!(told(Some(&plda), &voices, Bounds::exactly(1)), (false, 1), "there are not two");
         let shorter: Vec<Vec<f32>> = voices.iter().map(|voice| voice[..15].to_vec()).collect();
-        assert_eq!(told(Some(&plda), &shorter), (false, 2));
+        assert_eq!(told(Some(&plda), &shorter, any), (false, 2));
     }
 
     #[test]

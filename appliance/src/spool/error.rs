@@ -46,7 +46,8 @@ impl SpoolError {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Disk(_) | Self::NotASpool | Self::Gone | Self::Unsealed | Self::Altered | Self::Seal(_) => false,
+            Self::NotASpool | Self::Gone | Self::Unsealed | Self::Altered | Self::Seal(_) => false,
+            Self::Disk(why) => why.kind() != io::ErrorKind::NotFound,
             Self::Key(why) => match why {
                 KeyError::Sqlite(_) | KeyError::Full | KeyError::RewriteOwed(_) | KeyError::Folder(_) => true,
                 KeyError::DamagedFile

@@ -21,7 +21,8 @@
 mod error;
 mod frame;
 
-use std::fs::{File, OpenOptions};
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
@@ -37,6 +38,19 @@ pub use error::SpoolError;
 use frame::{Content, Format, Found, Frame, HEAD_BYTES, Kind, MAX_FRAME_BYTES, read_whole};
 
 use crate::audio::{SAMPLE_RATE_HZ, from_bytes, to_bytes};
+
+/// The recordings in the spool folder, by the session they are named for.
+#[must_use]
+pub fn recordings(root: &Root) -> BTreeMap<String, Metadata> {
+    let entries = std::fs::read_dir(root.spool()).into_iter().flatten().flatten();
+    let named = entries.filter_map(|entry| {
+        let path = entry.path();
+        let is_spool = path.extension().is_some_and(|e| e == "rspool");
+        let session = path.file_stem().filter(|_| is_spool)?.to_str()?.to_owned();
+        Some((session, entry.metadata().ok()?))
+    });
+    named.collect()
+}
 
 const MAGIC: &[u8; 4] = b"RSSP";
 const HEADER_BYTES: u64 = 12;

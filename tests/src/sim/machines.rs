@@ -185,9 +185,9 @@ impl RoomBox {
     pub fn start_recorder(&mut self) -> Result<(), String> {
         let (clock, board, disk) = (self.clock.clone(), self.board.clone(), self.disk.borrow().clone());
         let context = Context::open_with(self.root.clone(), self.settings.clone(), |root| {
-            let found = BoxKeys::find(root, None).map_err(|source| StartError::BoxKey { source })?;
+            let found = BoxKeys::find(root, None).map_err(StartError::BoxKey)?;
             let keys = KeyStore::open_on(&root.key_store(), found.keys, Some(&disk));
-            let keys = Arc::new(keys.map_err(|source| StartError::Keys { source })?);
+            let keys = Arc::new(keys.map_err(StartError::Keys)?);
             let store = Arc::new(Store::open_on(&root.database(), Some(&disk))?.sealing_with(keys.clone()));
             Ok(Doors { clock, store, keys, vitals: Some(board), aside: Aside::Here })
         });

@@ -235,7 +235,11 @@ impl World {
         // All the sound it may have; what is told of it grows window by window.
         let file = self.room.spool_file(&id);
         let begun = SpoolWriter::begin(&file, &context.keys, &id, &now);
-        let Ok(mut spool) = begun else { return Ok(None) };
+        let mut spool = match begun {
+            Ok(spool) => spool,
+            Err(_) if self.room.disk.borrow().takes_nothing() => return Ok(None),
+            Err(why) => return Err(format!("a recording could not be begun: {why}")),
+        };
         for window in 0..8 {
             spool.audio(&samples(number, window), &now).map_err(|why| why.to_string())?;
         }
