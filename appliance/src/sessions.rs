@@ -15,7 +15,9 @@ use shared::store::{By, NewSession, SessionRow, SpeakerHint, StoreError};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use crate::capture::{Ending, Interruption, Microphone, MicrophoneDoor, MicrophoneError, Progress, Recording};
+use crate::capture::{
+    Beginning, Ending, Interruption, Microphone, MicrophoneDoor, MicrophoneError, Progress, Recording,
+};
 use crate::context::{Context, time_quality};
 use crate::forget;
 use crate::spool::{Left, SpoolError, SpoolReader, SpoolWriter};
@@ -141,7 +143,7 @@ impl Sessions {
             return Err(why.into());
         }
         let clock = self.context.clock.clone();
-        Ok((id, Recording::begin(self.door.clone(), Some(microphone), spool, clock, None)))
+        Ok((id, Recording::begin(self.door.clone(), Some(microphone), spool, clock, Beginning::default())))
     }
 
     /// Ends the session being recorded; `session` names it if the caller means a particular one. Blocks until the
@@ -243,13 +245,15 @@ impl Sessions {
             self.context.store.end_session(&session.id, left.samples, since.wall, now.wall)?;
             return Ok(());
         }
+        let is_off_record = session.status == Status::Paused;
         let cause = match down {
+            _ if is_off_record => GapCause::OffRecord,
             Elapsed::Counted(_) => GapCause::Restart,
             Elapsed::Rebooted(_) => GapCause::PowerLoss,
         };
         info!(session_id = session.id, seconds = down.duration().as_secs_f64(), "Going on with the session.");
-        let interrupted = Some(Interruption { since, cause });
-        let recording = Recording::begin(self.door.clone(), None, spool, self.context.clock.clone(), interrupted);
+        let beginning = Beginning { interrupted: Some(Interruption { since, cause }), is_off_record };
+        let recording = Recording::begin(self.door.clone(), None, spool, self.context.clock.clone(), beginning);
         *slot = Slot::Recording { session: session.id.clone(), recording };
         Ok(())
     }

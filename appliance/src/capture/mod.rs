@@ -2,14 +2,15 @@
 //!
 //! Blocks are gathered to seconds; each second is appended to the spool and synced before the next is begun. Whatever
 //! interrupts the microphone becomes a gap, as long as the clock says it lasted, and the microphone is opened again
-//! until it is back or the session ends.
+//! until it is back or the session ends. Off the record the microphone is closed: nothing that is heard after that was
+//! asked for is kept, and the time is a gap (`off_record`).
 
 #[cfg(feature = "alsa")]
 mod alsa;
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use shared::clock::{Clock, Now};
@@ -24,6 +25,9 @@ use crate::spool::{SpoolError, SpoolWriter};
 pub const BLOCK_SAMPLES: usize = SAMPLE_RATE_HZ as usize / 100;
 /// How long to wait before opening a lost microphone again.
 const REOPEN: Duration = Duration::from_secs(1);
+/// How often the spool is told how long it has been off the record: a restart counts its downtime from there, and a card
+/// wears.
+const OFF_RECORD_TOLD: Duration = Duration::from_secs(10);
 /// A device that runs this far ahead of the clock does not sample a room; it is slowed down to it.
 const AHEAD: Duration = Duration::from_secs(1);
 
@@ -87,6 +91,7 @@ pub struct Progress {
     samples: AtomicU64,
     peak_decibel_tenths: AtomicI64,
     is_failing: AtomicBool,
+    is_off_record: AtomicBool,
 }
 
 /// Stands for "no peak yet, or silence".
@@ -112,6 +117,12 @@ impl Progress {
         self.is_failing.load(Ordering::Relaxed)
     }
 
+    /// Whether nothing is to be heard just now.
+    #[must_use]
+    pub fn is_off_record(&self) -> bool {
+        self.is_off_record.load(Ordering::SeqCst)
+    }
+
     fn second(&self, samples: u64, pcm: &[i16]) {
         self.samples.store(samples, Ordering::Relaxed);
         let tenths = peak_dbfs(pcm).map_or(NO_PEAK, |db| (db * 10.0).round() as i64);
@@ -132,8 +143,18 @@ pub enum Ending {
 pub struct Recording {
     stop: Arc<OnceLock<Ending>>,
     ended: mpsc::Receiver<u64>,
+    recorder: Thread,
     /// What others may see of it.
     pub progress: Arc<Progress>,
+}
+
+/// How a recording begins or goes on.
+#[derive(Debug, Clone, Default)]
+pub struct Beginning {
+    /// The downtime before this, if any.
+    pub interrupted: Option<Interruption>,
+    /// Whether it begins off the record.
+    pub is_off_record: bool,
 }
 
 /// An interruption that becomes a gap when sound is back.
@@ -146,21 +167,21 @@ pub struct Interruption {
 }
 
 impl Recording {
-    /// Begins to record into `spool`. `microphone` is the opened one, if it was opened already; `interrupted` is the
-    /// downtime before this, if any.
+    /// Begins to record into `spool`. `microphone` is the opened one, if it was opened already.
     #[must_use]
     pub fn begin(
         door: Arc<dyn MicrophoneDoor>,
         microphone: Option<Box<dyn Microphone>>,
         spool: SpoolWriter,
         clock: Arc<dyn Clock>,
-        interrupted: Option<Interruption>,
+        beginning: Beginning,
     ) -> Self {
         let stop = Arc::new(OnceLock::new());
         let progress = Arc::new(Progress {
             samples: AtomicU64::new(spool.samples()),
             peak_decibel_tenths: AtomicI64::new(NO_PEAK),
             is_failing: AtomicBool::new(false),
+            is_off_record: AtomicBool::new(beginning.is_off_record),
         });
         let (end, ended) = mpsc::channel();
         let last = clock.now();
@@ -168,16 +189,23 @@ impl Recording {
             door,
             spool,
             clock,
-            interrupted,
+            interrupted: beginning.interrupted,
             last,
             pending: Vec::with_capacity(2 * SAMPLE_RATE_HZ as usize),
             progress: progress.clone(),
             stop: stop.clone(),
         };
-        thread::spawn(move || {
+        let running = thread::spawn(move || {
             end.send(recorder.run(microphone)).ok();
         });
-        Self { stop, ended, progress }
+        Self { stop, ended, recorder: running.thread().clone(), progress }
+    }
+
+    /// Goes off the record, or back onto it. Nothing that the microphone gives after this has returned is kept while it
+    /// is off.
+    pub fn set_off_record(&self, is_off_record: bool) {
+        self.progress.is_off_record.store(is_off_record, Ordering::SeqCst);
+        self.recorder.unpark();
     }
 
     /// Ends it and waits until the last samples are on the disk, at most `patience`. Gives its length on the timeline
@@ -185,6 +213,7 @@ impl Recording {
     pub fn end(self, ending: Ending, patience: Duration) -> Option<u64> {
         // It is told once: `self` is gone after this.
         self.stop.set(ending).ok();
+        self.recorder.unpark();
         let samples = self.ended.recv_timeout(patience).ok();
         if samples.is_none() {
             warn!("The microphone did not stop in time; what it gave is on the disk up to the last second.");
@@ -212,12 +241,17 @@ impl Recorder {
     /// Records until it is told to stop, and gives the length of the timeline.
     fn run(&mut self, mut microphone: Option<Box<dyn Microphone>>) -> u64 {
         while !self.is_stopped() {
+            if self.progress.is_off_record() {
+                drop(microphone.take());
+                self.stay_off_record();
+                continue;
+            }
             match microphone.take().map_or_else(|| self.door.open(), Ok) {
                 Ok(open) => self.listen(open),
                 Err(why) => self.lost(&why, GapCause::Unplugged),
             }
-            if !self.is_stopped() {
-                thread::sleep(REOPEN);
+            if !self.is_stopped() && !self.progress.is_off_record() {
+                thread::park_timeout(REOPEN);
                 self.extend_gap();
             }
         }
@@ -229,6 +263,25 @@ impl Recorder {
             error!(error = %why, "The end of the recording could not be written.");
         }
         self.spool.samples()
+    }
+
+    /// Hears nothing until it is on the record again, or the recording ends.
+    fn stay_off_record(&mut self) {
+        self.flush();
+        self.interrupt(GapCause::OffRecord);
+        self.progress.is_failing.store(false, Ordering::Relaxed);
+        self.progress.peak_decibel_tenths.store(NO_PEAK, Ordering::Relaxed);
+        while self.progress.is_off_record() && !self.is_stopped() {
+            thread::park_timeout(OFF_RECORD_TOLD);
+            self.extend_gap();
+        }
+    }
+
+    /// From the last sample on, or from where another interruption has been told up to, nothing is heard for `cause`.
+    fn interrupt(&mut self, cause: GapCause) {
+        self.extend_gap();
+        let since = self.interrupted.take().map_or_else(|| self.last.clone(), |before| before.since);
+        self.interrupted = Some(Interruption { since, cause });
     }
 
     /// Writes the silence so far, if there is any, so that neither a restart nor the end of the session forgets it.
@@ -245,12 +298,14 @@ impl Recorder {
         }
     }
 
-    /// Records until the microphone is lost or the recording ends.
+    /// Records until the microphone is lost, the recording ends, or it is off the record.
     fn listen(&mut self, mut microphone: Box<dyn Microphone>) {
         let mut block = [0; BLOCK_SAMPLES];
         let (opened, mut given) = (self.clock.now(), 0u64);
         while !self.is_stopped() {
             match microphone.read(&mut block) {
+                // What came while somebody asked for silence is not kept either.
+                Ok(_) if self.progress.is_off_record() => return,
                 Ok(0) => {}
                 Ok(count) => {
                     given += count as u64;
@@ -273,9 +328,13 @@ impl Recorder {
         if !self.progress.is_failing.swap(true, Ordering::Relaxed) {
             warn!(error = %why, "Nothing is heard; trying again until it is.");
         }
-        if self.interrupted.is_none() {
-            self.flush();
-            self.interrupted = Some(Interruption { since: self.last.clone(), cause });
+        match &self.interrupted {
+            None => {
+                self.flush();
+                self.interrupt(cause);
+            }
+            Some(Interruption { cause: GapCause::OffRecord, .. }) => self.interrupt(cause),
+            Some(_) => {}
         }
     }
 

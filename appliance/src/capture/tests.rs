@@ -45,7 +45,20 @@ impl Microphone for Scripted {
     }
 }
 
-fn record(script: Vec<Do>, interrupted: Option<Interruption>) -> (Vec<i16>, Vec<(std::ops::Range<u64>, GapCause)>) {
+type Heard = (Vec<i16>, Vec<(std::ops::Range<u64>, GapCause)>);
+
+fn record(script: Vec<Do>, interrupted: Option<Interruption>) -> Heard {
+    record_while(script, Beginning { interrupted, is_off_record: false }, |_, script| {
+        wait_for(|| script.lock().unwrap().is_empty());
+    })
+}
+
+/// Records while something is done with the recording.
+fn record_while(
+    script: Vec<Do>,
+    beginning: Beginning,
+    act: impl FnOnce(&Recording, &Mutex<std::collections::VecDeque<Do>>),
+) -> Heard {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("s");
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -53,10 +66,8 @@ fn record(script: Vec<Do>, interrupted: Option<Interruption>) -> (Vec<i16>, Vec<
     let keys = KeyStore::open(&folder.path().join("keys.db"), boxes).unwrap();
     let spool = SpoolWriter::begin(&path, &keys, "s", &clock.now()).unwrap();
     let script = Arc::new(Mutex::new(script.into()));
-    let recording = Recording::begin(Arc::new(Scripted(script.clone())), None, spool, clock, interrupted);
-    while !script.lock().unwrap().is_empty() {
-        thread::sleep(Duration::from_millis(5));
-    }
+    let recording = Recording::begin(Arc::new(Scripted(script.clone())), None, spool, clock, beginning);
+    act(&recording, &script);
     thread::sleep(Duration::from_millis(50));
     recording.end(Ending::Final, Duration::from_secs(5)).unwrap();
     let reader = SpoolReader::open(&path, &keys, "s").unwrap();
@@ -110,4 +121,63 @@ fn silence_up_to_the_end_is_a_gap_too() {
     assert_eq!((gaps.len(), gaps[0].1), (1, GapCause::Unplugged));
     assert_eq!((gaps[0].0.start, gaps[0].0.end), (1600, pcm.len() as u64));
     assert!(duration(gaps[0].0.end - gaps[0].0.start) >= Duration::from_millis(1_000));
+}
+
+fn wait_for(what: impl Fn() -> bool) {
+    while !what() {
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn off_the_record_nothing_is_kept_and_the_time_is_a_gap() {
+    let (pcm, gaps) = record_while(vec![Do::Give(1600, 1)], Beginning::default(), |recording, script| {
+        wait_for(|| script.lock().unwrap().is_empty());
+        thread::sleep(Duration::from_millis(50));
+        recording.set_off_record(true);
+        script.lock().unwrap().push_back(Do::Give(800, 66));
+        thread::sleep(Duration::from_millis(400));
+        let mut script_now = script.lock().unwrap();
+        script_now.clear();
+        script_now.push_back(Do::Give(1600, 2));
+        drop(script_now);
+        recording.set_off_record(false);
+        wait_for(|| script.lock().unwrap().is_empty());
+    });
+    assert!(!pcm.contains(&66));
+    assert_eq!((gaps.len(), gaps[0].0.start, gaps[0].1), (1, 1600, GapCause::OffRecord));
+    assert!(duration(gaps[0].0.end - gaps[0].0.start) >= Duration::from_millis(350), "{gaps:?}");
+    assert_eq!((pcm[0], pcm[pcm.len() - 1], pcm.iter().filter(|s| **s != 0).count()), (1, 2, 3200));
+}
+
+#[test]
+fn a_recording_that_was_off_the_record_goes_on_off_the_record_after_a_restart() {
+    let since = SystemClock::new().now();
+    let interrupted = Some(Interruption { since, cause: GapCause::OffRecord });
+    let beginning = Beginning { interrupted, is_off_record: true };
+    let (pcm, gaps) = record_while(vec![Do::Give(1600, 66)], beginning, |recording, script| {
+        thread::sleep(Duration::from_millis(300));
+        assert!(recording.progress.is_off_record());
+        assert_eq!(script.lock().unwrap().len(), 1, "the microphone is closed");
+    });
+    assert!(pcm.iter().all(|s| *s == 0));
+    assert!(gaps.iter().all(|(_, cause)| *cause == GapCause::OffRecord), "{gaps:?}");
+    assert_eq!(gaps.last().unwrap().0.end, pcm.len() as u64);
+}
+
+/// A microphone that is gone when the session goes on used to be told as time off the record.
+#[test]
+fn a_microphone_that_does_not_come_back_from_a_pause_is_a_gap_of_its_own() {
+    let gone = || MicrophoneError::Unavailable { device: "x".into(), problem: "y".into() };
+    let (_, gaps) = record_while(vec![Do::Give(1600, 1)], Beginning::default(), |recording, script| {
+        wait_for(|| script.lock().unwrap().is_empty());
+        thread::sleep(Duration::from_millis(50));
+        recording.set_off_record(true);
+        thread::sleep(Duration::from_millis(100));
+        script.lock().unwrap().extend([Do::Fail(gone()), Do::Give(1600, 2)]);
+        recording.set_off_record(false);
+        wait_for(|| script.lock().unwrap().is_empty());
+    });
+    let causes: Vec<GapCause> = gaps.iter().map(|(_, cause)| *cause).collect();
+    assert_eq!(causes, [GapCause::OffRecord, GapCause::Unplugged]);
 }
