@@ -241,6 +241,12 @@ impl Context {
         self.clock.now()
     }
 
+    /// Whether the clock follows a time server, as systemd's time service says.
+    #[must_use]
+    pub fn time_quality(&self) -> TimeQuality {
+        if self.root.time_synchronized().exists() { TimeQuality::Synchronized } else { TimeQuality::Unsynchronized }
+    }
+
     /// Where a session's audio lies.
     #[must_use]
     pub fn spool_file(&self, session: &str) -> PathBuf {
@@ -302,15 +308,5 @@ fn lock(path: &std::path::Path) -> Result<File, StartError> {
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(_) => Err(StartError::Busy),
-    }
-}
-
-/// Whether the kernel says that the clock follows a time server.
-#[must_use]
-pub fn time_quality() -> TimeQuality {
-    if std::path::Path::new("/run/systemd/timesync/synchronized").exists() {
-        TimeQuality::Synchronized
-    } else {
-        TimeQuality::Unsynchronized
     }
 }

@@ -1,6 +1,8 @@
 //! The control socket: HTTP/1.1 and JSON for whoever stands at the box. It tells what is done and never what was said,
 //! but to `POST /process`, which answers with the record it was asked to make.
 
+mod consent;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +24,7 @@ use shared::store::{
     AuditHead, BreakerCommand, By, OutboxState, QueueError, SessionRow, SpeakerHint, Store, StoreError,
 };
 
+use crate::admission::NoRoom;
 use crate::audit;
 use crate::context::Context;
 use crate::engine::voices::ChildVoices;
@@ -169,7 +172,8 @@ impl From<SessionError> for Refusal {
             SessionError::Busy | SessionError::NotRecording => StatusCode::CONFLICT,
             SessionError::NoConsent => StatusCode::BAD_REQUEST,
             SessionError::Microphone(_) => StatusCode::SERVICE_UNAVAILABLE,
-            SessionError::Spool(_) => StatusCode::INSUFFICIENT_STORAGE,
+            SessionError::Spool(_) | SessionError::NoRoom(NoRoom::Disk { .. }) => StatusCode::INSUFFICIENT_STORAGE,
+            SessionError::NoRoom(NoRoom::Heat { .. } | NoRoom::Behind { .. }) => StatusCode::SERVICE_UNAVAILABLE,
             SessionError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         refusal(status, &why)
@@ -222,6 +226,8 @@ pub fn session_json(store: &Store, row: &SessionRow) -> Value {
         "delivery": delivery,
         "audio_kept": row.audio_kept,
         "dropped": row.dropped,
+        "expired": row.expired,
+        "withdrawal": consent::withdrawal_json(store, row),
         "replays": row.replays,
     })
 }
@@ -234,6 +240,9 @@ pub fn router(control: Control) -> Router {
         .route("/sessions", get(get_sessions).post(post_session))
         .route("/sessions/{id}", get(get_session))
         .route("/sessions/{id}/stop", post(post_stop))
+        .route("/sessions/{id}/pause", post(consent::pause))
+        .route("/sessions/{id}/resume", post(consent::resume))
+        .route("/sessions/{id}/withdraw", post(consent::withdraw))
         .route("/sessions/{id}/relabel", post(post_relabel))
         .route("/metrics", get(get_metrics))
         .route("/breakers", get(get_breakers))
@@ -280,6 +289,7 @@ async fn get_session(State(control): State<Control>, Path(id): Path<String>) -> 
     let mut row = control.context.store.session(&id)?;
     if let Some((_, progress)) = control.sessions.recording().filter(|(recording, _)| *recording == id) {
         row.samples = progress.samples();
+        row.status = if progress.is_off_record() { Status::Paused } else { row.status };
     }
     Ok(Json(session_json(&control.context.store, &row)))
 }
@@ -372,6 +382,8 @@ impl From<QueueError> for Refusal {
             | QueueError::NoAudio
             | QueueError::Done
             | QueueError::Dropped
+            | QueueError::Withdrawn
+            | QueueError::Expired
             | QueueError::NoVoices => refusal(StatusCode::CONFLICT, &why),
         }
     }

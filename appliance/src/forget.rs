@@ -1,4 +1,4 @@
-//! Destroying what was heard: the key first, then the file.
+//! Destroying what was heard and said: the keys first, then the file, then the rows.
 //!
 //! Nothing of it can be read once the key is gone, whatever becomes of the file and of copies of it. A power cut between
 //! the two leaves noise, which is removed at the next start ([`crate::keeper::remove_orphans`]) or by whoever tries
@@ -7,11 +7,14 @@
 use std::io;
 use std::path::Path;
 
+use shared::clock::WallTime;
 use shared::error::report;
 use shared::keys::{BoxKey, BoxKeys, Purpose};
 use shared::paths::Root;
-use shared::store::{KeyError, KeyStore};
+use shared::store::{KeyError, KeyStore, Store, StoreError};
+use tracing::info;
 
+use crate::context::Context;
 use crate::spool::spool_file;
 
 /// Why something is not destroyed, or not wholly; trying again goes on with it.
@@ -23,6 +26,9 @@ pub enum ForgetError {
     /// Its key is gone, its file is not.
     #[error("The file of destroyed audio could not be removed")]
     File(#[source] io::Error),
+    /// Keys and file are gone, its rows are not: nobody can read them.
+    #[error("What the database holds of it could not be removed")]
+    Rows(#[source] StoreError),
 }
 
 /// Destroys the audio of a session: its key, then the spool file.
@@ -48,6 +54,47 @@ pub fn audio(keys: &KeyStore, spool: &Path, session: &str) -> Result<(), ForgetE
     destroyed.map(drop).map_err(ForgetError::Key)
 }
 
+/// Destroys everything of a session that was withdrawn or has expired: its keys, its recording, its rows.
+///
+/// # Errors
+/// [`ForgetError`].
+pub fn whole_session(context: &Context, session: &str) -> Result<(), ForgetError> {
+    let erased = everything(&context.keys, &context.store, &context.spool_file(session), session, context.now().wall);
+    erased.inspect(|()| info!(session_id = session, "Nothing of the session is left."))
+}
+
+fn everything(keys: &KeyStore, store: &Store, spool: &Path, session: &str, now: WallTime) -> Result<(), ForgetError> {
+    audio(keys, spool, session)?;
+    keys.destroy_all(session).map_err(ForgetError::Key)?;
+    store.erase(session, now).map_err(ForgetError::Rows)?;
+    // What another process keeps in the log is looked for again.
+    store.clean_up(now).map(drop).map_err(ForgetError::Rows)
+}
+
+/// As [`whole_session`], for a command that runs outside the service.
+///
+/// # Errors
+/// [`ForgetError`].
+pub fn whole_session_without_daemon(
+    root: &Root,
+    store: &Store,
+    session: &str,
+    now: WallTime,
+) -> Result<(), ForgetError> {
+    let spool = spool_file(root, session);
+    if root.key_store().exists() {
+        return everything(&keys_for_destroying(root)?, store, &spool, session, now);
+    }
+    remove(&spool).map_err(ForgetError::File)?;
+    store.erase(session, now).map_err(ForgetError::Rows)
+}
+
+/// Destroying needs no box key.
+fn keys_for_destroying(root: &Root) -> Result<KeyStore, ForgetError> {
+    let any = BoxKey::generate().map_err(|why| ForgetError::Key(why.into()))?;
+    KeyStore::open(&root.key_store(), BoxKeys::only(any)).map_err(ForgetError::Key)
+}
+
 /// Takes away what was begun of a session that is none; what cannot be is taken away at the next start.
 pub fn begun(keys: &KeyStore, spool: &Path, session: &str) {
     if let Err(why) = audio(keys, spool, session) {
@@ -64,9 +111,7 @@ pub fn audio_without_daemon(root: &Root, session: &str) -> Result<(), ForgetErro
     if !root.key_store().exists() {
         return remove(&spool).map_err(ForgetError::File);
     }
-    let any = BoxKey::generate().map_err(|why| ForgetError::Key(why.into()))?;
-    let keys = KeyStore::open(&root.key_store(), BoxKeys::only(any)).map_err(ForgetError::Key)?;
-    audio(&keys, &spool, session)
+    audio(&keys_for_destroying(root)?, &spool, session)
 }
 
 fn remove(file: &Path) -> io::Result<()> {
@@ -79,7 +124,6 @@ fn remove(file: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::Context;
     use crate::keeper::remove_orphans;
     use crate::spool::SpoolWriter;
     use shared::clock::SystemClock;

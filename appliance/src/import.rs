@@ -13,7 +13,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use crate::audio::SAMPLE_RATE_HZ;
-use crate::context::{Context, time_quality};
+use crate::context::Context;
 use crate::decode::{DecodeError, Stretch, decode};
 use crate::forget;
 use crate::spool::{SpoolError, SpoolWriter};
@@ -70,7 +70,7 @@ pub fn take_in(context: &Context, file: &Path, speakers: SpeakerHint) -> Result<
         let new = NewSession {
             id: id.clone(),
             started_at: now.wall,
-            time_quality: time_quality(),
+            time_quality: context.time_quality(),
             consent: Consent { basis: "import".into(), by: None, at: now.wall.to_string() },
             status: Status::Queued,
             speakers,

@@ -17,15 +17,18 @@ use shared::wire::{AudioProcessingHealth, BoxHealth, BreakerHealth, CaptureHealt
 use tracing::{error, info, warn};
 
 use crate::conclude::{last_record, seal};
-use crate::context::{Context, time_quality};
+use crate::context::Context;
 use crate::forget;
 use crate::prints;
 use crate::replay::Night;
+use crate::retention;
 use crate::sessions::Sessions;
 use crate::spool;
 
 /// How often it looks.
 const TICK: Duration = Duration::from_secs(1);
+/// How often it looks for what has been kept long enough: that is counted in days, and asks every session.
+const AGING: Duration = Duration::from_secs(60);
 /// How often health is stored though only its figures moved: a card wears.
 const REFRESH: Duration = Duration::from_secs(10);
 
@@ -50,7 +53,12 @@ pub fn health(context: &Context, sessions: Option<&Sessions>) -> Result<BoxHealt
     let capture = match recording {
         None => CaptureHealth { state: "idle".into(), recorded_s: 0.0, peak_dbfs: None },
         Some((_, progress)) => CaptureHealth {
-            state: if progress.is_failing() { "failing" } else { "recording" }.into(),
+            state: match (progress.is_off_record(), progress.is_failing()) {
+                (true, _) => "paused",
+                (false, true) => "failing",
+                (false, false) => "recording",
+            }
+            .into(),
             recorded_s: crate::audio::seconds(progress.samples()),
             peak_dbfs: progress.peak_dbfs(),
         },
@@ -61,7 +69,7 @@ pub fn health(context: &Context, sessions: Option<&Sessions>) -> Result<BoxHealt
         version: 1,
         box_id: context.settings.box_id().to_owned(),
         at: context.now().wall.to_string(),
-        time_quality: time_quality(),
+        time_quality: context.time_quality(),
         alerts: alert::evaluate(&rates, &breakers),
         breakers,
         queue: context.store.queue()?,
@@ -111,6 +119,7 @@ pub async fn keep(context: Arc<Context>, sessions: Option<Arc<Sessions>>) {
     let mut at = tokio::time::Instant::now();
     let mut night = Night::default();
     let mut firing = BTreeSet::new();
+    let mut aged = None;
     loop {
         let done = tick(&context, sessions.as_deref(), &mut night, |health| {
             firing = tell_alerts(&firing, &health.alerts);
@@ -124,9 +133,17 @@ pub async fn keep(context: Arc<Context>, sessions: Option<Arc<Sessions>>) {
         if let Err(why) = done {
             error!(error = %report(&why), "The box's health could not be stored; trying again.");
         }
-        let shared = context.clone();
-        if let Some(Err(why)) = context.aside(move || destroy_what_may_go(&shared)).await {
-            error!(error = %report(&why), "Audio that may be destroyed could not be looked for; trying again.");
+        let (shared, is_time) = (context.clone(), aged.is_none_or(|at: tokio::time::Instant| at.elapsed() >= AGING));
+        if is_time {
+            aged = Some(tokio::time::Instant::now());
+        }
+        let destroyed = context.aside(move || {
+            destroy_what_may_go(&shared)?;
+            retention::make_room(&shared)?;
+            if is_time { retention::look(&shared) } else { Ok(()) }
+        });
+        if let Some(Err(why)) = destroyed.await {
+            error!(error = %report(&why), "What may be destroyed could not be looked for; trying again.");
         }
         tokio::time::sleep(TICK).await;
     }
@@ -150,7 +167,17 @@ fn tick(
     night.replay(context)
 }
 
-fn destroy_what_may_go(context: &Context) -> Result<(), StoreError> {
+/// Destroys the audio, and the sessions, that the store says may go, a few at a time.
+///
+/// # Errors
+/// [`StoreError`]; it can be repeated.
+pub fn destroy_what_may_go(context: &Context) -> Result<(), StoreError> {
+    for session in context.store.to_erase()?.into_iter().take(DESTROYED_AT_ONCE) {
+        if let Err(why) = forget::whole_session(context, &session) {
+            error!(session_id = session, error = %report(&why), "Not everything of a session could be destroyed; trying again.");
+        }
+    }
+    context.store.clean_up(context.now().wall)?;
     let acknowledged =
         context.store.audio_to_destroy()?.into_iter().map(|session| (session, "The clinic has the record."));
     let dropped = context.store.dropped_with_audio()?.into_iter().map(|session| (session, "The session was dropped."));
@@ -192,7 +219,13 @@ fn unknown(context: &Context, sessions: impl IntoIterator<Item = String>) -> BTr
 /// Destroys the keys of text that belong to no session: what a start left that was cut short. Nothing is sealed with them
 /// that anybody would look for. The same for voices whose enrolment, or destruction, was cut short.
 pub fn destroy_orphan_keys(context: &Context) {
-    for session in unknown(context, context.keys.owners(Purpose::Content).unwrap_or_default()) {
+    let owners = context.keys.owners(Purpose::Content).unwrap_or_default();
+    // Whoever puts an older key store back brings keys back that were to be gone for ever.
+    for session in owners.iter().filter(|session| context.store.is_to_be_gone(session).unwrap_or(false)) {
+        let destroyed = context.keys.destroy_all(session).is_ok();
+        warn!(session_id = session, destroyed, "A key was back of a session of which nothing may be left.");
+    }
+    for session in unknown(context, owners) {
         let destroyed = context.keys.destroy(&session, &[Purpose::Content]).is_ok();
         warn!(session_id = session, destroyed, "A key of no session was found.");
     }

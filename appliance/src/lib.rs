@@ -1,5 +1,6 @@
 //! The box in the room: microphone to finished record. The engines live in child processes.
 
+pub mod admission;
 pub mod audio;
 pub mod audit;
 pub mod capture;
@@ -25,6 +26,7 @@ pub mod models;
 pub mod prints;
 pub mod queue;
 pub mod replay;
+pub mod retention;
 pub mod sessions;
 pub mod speech;
 pub mod spool;

@@ -1,9 +1,11 @@
-//! Starting and ending sessions, and going on with one after a restart.
+//! Starting and ending sessions, pausing and withdrawing them, and going on with one after a restart.
 //!
-//!   Idle ── start ──▶ Starting ── microphone open, row and spool made ──▶ Recording ── stop ──▶ Stopping ──▶ Idle
-//!   any ── the daemon stops ──▶ Suspended
+//!   Idle ── start ──▶ Starting ── microphone open, row and spool made ──▶ Recording ── stop, withdraw ──▶ Stopping ──▶ Idle
+//!   Recording ── pause ──▶ off the record ── resume ──▶ Recording          any ── the daemon stops ──▶ Suspended
 //!
 //! No lock is held while a microphone or a disk takes its time: whoever asks meanwhile is told the state.
+
+mod consent;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,14 +13,15 @@ use std::time::Duration;
 use shared::clock::Elapsed;
 use shared::error::report;
 use shared::record::{Consent, GapCause, Status};
-use shared::store::{By, NewSession, SessionRow, SpeakerHint, StoreError};
+use shared::store::{Actor, By, NewSession, SessionRow, SpeakerHint, StoreError};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
+use crate::admission::{self, NoRoom};
 use crate::capture::{
     Beginning, Ending, Interruption, Microphone, MicrophoneDoor, MicrophoneError, Progress, Recording,
 };
-use crate::context::{Context, time_quality};
+use crate::context::Context;
 use crate::forget;
 use crate::spool::{Left, SpoolError, SpoolReader, SpoolWriter};
 
@@ -34,6 +37,9 @@ pub enum SessionError {
     /// The site demands consent and none was given.
     #[error("This site records nobody without consent: say what it rests on, e.g. --consent verbal")]
     NoConsent,
+    /// There is no room for it.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// It is not the one being recorded.
     #[error("This session is not being recorded")]
     NotRecording,
@@ -51,8 +57,15 @@ pub enum SessionError {
 enum Slot {
     Idle,
     Starting,
-    Recording { session: String, recording: Recording },
-    Stopping { session: String },
+    /// `off_record_since` is the uptime since when it is, if it is.
+    Recording {
+        session: String,
+        recording: Recording,
+        off_record_since: Option<Duration>,
+    },
+    Stopping {
+        session: String,
+    },
     Suspended,
 }
 
@@ -78,7 +91,7 @@ impl Sessions {
     #[must_use]
     pub fn recording(&self) -> Option<(String, Arc<Progress>)> {
         match &*self.slot() {
-            Slot::Recording { session, recording } => Some((session.clone(), recording.progress.clone())),
+            Slot::Recording { session, recording, .. } => Some((session.clone(), recording.progress.clone())),
             Slot::Idle | Slot::Starting | Slot::Stopping { .. } | Slot::Suspended => None,
         }
     }
@@ -104,12 +117,13 @@ impl Sessions {
                 return Err(SessionError::Busy);
             }
         }
-        let opened = self.door.open().map_err(SessionError::from);
+        let admitted = admission::look(&self.context).map_err(SessionError::from).and_then(|room| Ok(room?));
+        let opened = admitted.and_then(|()| Ok(self.door.open()?));
         let begun = opened.and_then(|open| self.begin(open, basis, by, speakers));
         let (slot, answer) = match begun {
             Ok((session, recording)) => {
                 info!(session_id = session, "Recording.");
-                (Slot::Recording { session: session.clone(), recording }, Ok(session))
+                (Slot::Recording { session: session.clone(), recording, off_record_since: None }, Ok(session))
             }
             Err(why) => (Slot::Idle, Err(why)),
         };
@@ -133,7 +147,7 @@ impl Sessions {
         let new = NewSession {
             id: id.clone(),
             started_at: now.wall,
-            time_quality: time_quality(),
+            time_quality: self.context.time_quality(),
             consent: Consent { basis, by, at: now.wall.to_string() },
             status: Status::Recording,
             speakers,
@@ -152,37 +166,44 @@ impl Sessions {
     /// # Errors
     /// [`SessionError::NotRecording`], or what the store says; [`Sessions::settle`] ends the session then.
     pub fn stop(&self, session: Option<&str>) -> Result<String, SessionError> {
-        let (session, recording) = {
-            let mut slot = self.slot();
-            let name = match &*slot {
-                Slot::Recording { session: name, .. } if session.is_none_or(|s| s == name) => name.clone(),
-                Slot::Idle | Slot::Starting | Slot::Recording { .. } | Slot::Stopping { .. } | Slot::Suspended => {
-                    return Err(SessionError::NotRecording);
-                }
-            };
-            match std::mem::replace(&mut *slot, Slot::Stopping { session: name }) {
-                Slot::Recording { session, recording } => (session, recording),
-                other => {
-                    *slot = other;
-                    return Err(SessionError::NotRecording);
-                }
-            }
-        };
+        self.stop_by(session, Actor::Local)
+    }
+
+    fn stop_by(&self, session: Option<&str>, actor: Actor) -> Result<String, SessionError> {
+        let (session, recording) = self.take_out(session).ok_or(SessionError::NotRecording)?;
         let samples = recording.end(Ending::Final, PATIENCE);
-        let ended = self.ended(&session, samples);
+        let ended = self.ended(&session, samples, actor);
         *self.slot() = Slot::Idle;
         ended?;
         Ok(session)
     }
 
+    /// Takes what is being recorded out of its slot, which is left at `Stopping`; None if it is not `session`.
+    fn take_out(&self, session: Option<&str>) -> Option<(String, Recording)> {
+        let mut slot = self.slot();
+        let name = match &*slot {
+            Slot::Recording { session: name, .. } if session.is_none_or(|s| s == name) => name.clone(),
+            Slot::Idle | Slot::Starting | Slot::Recording { .. } | Slot::Stopping { .. } | Slot::Suspended => {
+                return None;
+            }
+        };
+        match std::mem::replace(&mut *slot, Slot::Stopping { session: name }) {
+            Slot::Recording { session, recording, .. } => Some((session, recording)),
+            other => {
+                *slot = other;
+                None
+            }
+        }
+    }
+
     /// Stores that a session's recording is over.
-    fn ended(&self, session: &str, samples: Option<u64>) -> Result<(), SessionError> {
+    fn ended(&self, session: &str, samples: Option<u64>, actor: Actor) -> Result<(), SessionError> {
         let samples = match samples {
             Some(samples) => samples,
             None => SpoolReader::open(&self.context.spool_file(session), &self.context.keys, session)?.samples(),
         };
         let now = self.context.now().wall;
-        self.context.store.end_session(session, samples, now, By::local(now))?;
+        self.context.store.end_session(session, samples, now, By { actor, at: now })?;
         self.context.settled.notify_waiters();
         info!(session_id = session, seconds = crate::audio::seconds(samples), "Recording ended.");
         Ok(())
@@ -197,24 +218,48 @@ impl Sessions {
         }
     }
 
-    /// Ends every session that says it is being recorded and is not: one whose end could not be stored.
+    /// Ends every session that says it is being recorded and is not: one whose end could not be stored. Also one that has
+    /// lasted, or has been off the record, longer than a site allows.
     ///
     /// # Errors
     /// What the store says.
     pub fn settle(&self) -> Result<(), StoreError> {
+        let overdue = self.overdue();
+        if let Some((session, why)) = overdue {
+            warn!(session_id = session, why, "The session is ended.");
+            match self.stop_by(Some(&session), Actor::Box) {
+                Ok(_) | Err(SessionError::NotRecording) => {}
+                Err(why) => {
+                    error!(session_id = session, error = %report(&why), "The session's end could not be stored.")
+                }
+            }
+        }
         // The slot is held while the store is read, so that no session begins in between.
         let slot = self.slot();
         let current = match &*slot {
             Slot::Starting | Slot::Suspended => return Ok(()),
             Slot::Idle => None,
-            Slot::Recording { session, .. } | Slot::Stopping { session } => Some(session.as_str()),
+            Slot::Recording { session, recording, .. } => {
+                // Where it could not be stored when it was asked for.
+                let now = self.context.now().wall;
+                self.context.store.set_off_record(session, recording.progress.is_off_record(), now)?;
+                Some(session.as_str())
+            }
+            Slot::Stopping { session } => Some(session.as_str()),
         };
-        for session in self.context.store.sessions_in(Status::Recording)? {
+        for session in self.under_way()? {
             if current != Some(session.id.as_str()) {
                 self.end_where_it_stopped(&session);
             }
         }
         Ok(())
+    }
+
+    /// Every session that says it is being recorded, off the record or not.
+    fn under_way(&self) -> Result<Vec<SessionRow>, StoreError> {
+        let mut all = self.context.store.sessions_in(Status::Recording)?;
+        all.extend(self.context.store.sessions_in(Status::Paused)?);
+        Ok(all)
     }
 
     /// After a start: goes on with the session that was being recorded, if it is not too long ago, and ends every
@@ -223,7 +268,7 @@ impl Sessions {
     /// # Errors
     /// What the store says.
     pub fn take_up(&self) -> Result<(), StoreError> {
-        for session in self.context.store.sessions_in(Status::Recording)? {
+        for session in self.under_way()? {
             if let Err(why) = self.take_up_one(&session) {
                 error!(session_id = session.id, error = %report(&why), "The session cannot be gone on with.");
                 self.end_where_it_stopped(&session);
@@ -254,7 +299,8 @@ impl Sessions {
         info!(session_id = session.id, seconds = down.duration().as_secs_f64(), "Going on with the session.");
         let beginning = Beginning { interrupted: Some(Interruption { since, cause }), is_off_record };
         let recording = Recording::begin(self.door.clone(), None, spool, self.context.clock.clone(), beginning);
-        *slot = Slot::Recording { session: session.id.clone(), recording };
+        let off_record_since = is_off_record.then_some(now.uptime);
+        *slot = Slot::Recording { session: session.id.clone(), recording, off_record_since };
         Ok(())
     }
 
@@ -293,61 +339,4 @@ impl Sessions {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use shared::clock::SystemClock;
-    use shared::paths::Root;
-    use shared::settings::Settings;
-
-    struct Quiet;
-
-    impl MicrophoneDoor for Quiet {
-        fn open(&self) -> Result<Box<dyn Microphone>, MicrophoneError> {
-            Ok(Box::new(Quiet))
-        }
-    }
-
-    impl Microphone for Quiet {
-        fn read(&mut self, into: &mut [i16]) -> Result<usize, MicrophoneError> {
-            std::thread::sleep(Duration::from_millis(10));
-            into.fill(0);
-            Ok(into.len())
-        }
-    }
-
-    fn box_in(folder: &std::path::Path) -> (Arc<Context>, Sessions) {
-        let opened = Context::open(Root::new(folder), Settings::default(), Arc::new(SystemClock::new()), None);
-        let context = Arc::new(opened.unwrap());
-        (context.clone(), Sessions::new(context, Arc::new(Quiet)))
-    }
-
-    /// What settles sessions runs until the very end of the daemon: it used to end the one that was to be gone on with.
-    #[test]
-    fn a_suspended_session_is_not_settled_and_the_next_start_goes_on_with_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let (context, sessions) = box_in(folder.path());
-        let id = sessions.start(Some("verbal".into()), None, SpeakerHint::default()).unwrap();
-        std::thread::sleep(Duration::from_millis(50));
-        sessions.suspend();
-        sessions.settle().unwrap();
-        assert_eq!(context.store.session(&id).unwrap().status, Status::Recording);
-        assert!(matches!(sessions.start(Some("verbal".into()), None, SpeakerHint::default()), Err(SessionError::Busy)));
-        drop((context, sessions));
-        let (context, sessions) = box_in(folder.path());
-        sessions.take_up().unwrap();
-        assert_eq!(sessions.recording().unwrap().0, id);
-        sessions.settle().unwrap();
-        assert_eq!(sessions.stop(None).unwrap(), id);
-        assert_eq!(context.store.session(&id).unwrap().status, Status::Queued);
-    }
-
-    #[test]
-    fn a_session_whose_end_could_not_be_stored_is_ended_soon_after() {
-        let folder = tempfile::tempdir().unwrap();
-        let (context, sessions) = box_in(folder.path());
-        let id = sessions.start(Some("verbal".into()), None, SpeakerHint::default()).unwrap();
-        *sessions.slot() = Slot::Idle;
-        sessions.settle().unwrap();
-        assert_eq!(context.store.session(&id).unwrap().status, Status::Queued);
-    }
-}
+mod tests;

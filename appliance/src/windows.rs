@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use shared::error::report;
 use shared::record::Status;
-use shared::store::{StoreError, WindowRow};
+use shared::store::{SessionRow, StoreError, WindowRow};
 use shared::task::Task;
 use tracing::{error, warn};
 
@@ -56,7 +56,7 @@ pub async fn follow_all(context: Arc<Context>, voices: impl Voices + Clone + 'st
 
 fn unfinished(context: &Context) -> Result<HashSet<String>, StoreError> {
     let mut sessions = HashSet::new();
-    for status in [Status::Recording, Status::Queued, Status::Processing, Status::Postponed] {
+    for status in [Status::Recording, Status::Paused, Status::Queued, Status::Processing, Status::Postponed] {
         sessions.extend(context.store.sessions_in(status)?.into_iter().map(|s| s.id));
     }
     Ok(sessions)
@@ -93,14 +93,19 @@ async fn cut_all(context: &Context, session: &str, voices: &mut impl Voices) -> 
     let last = context.store.windows(session)?.last().copied();
     let (mut number, mut from) = last.map_or((0, 0), |w| (w.number + 1, w.end_sample));
     let known = context.store.session(session)?;
-    if known.ended_at.is_some() && from >= known.samples {
+    let is_over = |row: &SessionRow| row.status == Status::Withdrawn;
+    if is_over(&known) || (known.ended_at.is_some() && from >= known.samples) {
         return Ok(());
     }
     let mut reader = SpoolReader::open(&context.spool_file(session), &context.keys, session)?;
     let full = samples_in(MAX_WINDOW);
     loop {
         // Whether it has ended is asked before the spool is read: then what is read is all there is.
-        let ended = context.store.session(session)?.ended_at.is_some();
+        let known = context.store.session(session)?;
+        if is_over(&known) {
+            return Ok(());
+        }
+        let ended = known.ended_at.is_some();
         let total = reader.refresh()?;
         let left = total.saturating_sub(from);
         // The same question for a session that goes on and one that has ended, so that both are cut alike.

@@ -88,6 +88,12 @@ impl Root {
         self.0.join("run/roomscribe")
     }
 
+    /// Is there once the clock follows a time server: systemd-timesyncd makes it.
+    #[must_use]
+    pub fn time_synchronized(&self) -> PathBuf {
+        self.0.join("run/systemd/timesync/synchronized")
+    }
+
     /// The clinic server's folder.
     #[must_use]
     pub fn clinic(&self) -> PathBuf {

@@ -252,6 +252,8 @@ pub enum AckResult {
     Duplicate,
     /// It will never be stored; a person must look.
     Refused,
+    /// Nothing of the session is held, and nothing will be: the answer to a withdrawal.
+    Withdrawn,
 }
 
 impl AckResult {
@@ -262,6 +264,7 @@ impl AckResult {
             Self::Stored => "stored",
             Self::Duplicate => "duplicate",
             Self::Refused => "refused",
+            Self::Withdrawn => "withdrawn",
         }
     }
 }
@@ -273,13 +276,13 @@ pub struct Ack {
     pub version: u32,
     /// UUID.
     pub session: String,
-    /// From 1.
+    /// From 1; 0 answers a withdrawal.
     pub revision: u32,
-    /// Of the parcel's bytes, hexadecimal.
+    /// Of the parcel's bytes, or the withdrawal's, hexadecimal.
     pub sha256: String,
     /// What became of it.
     pub result: AckResult,
-    /// Why it was refused: `conflict`, `malformed`, `unreadable`, `invalid`.
+    /// Why it was refused: `conflict`, `malformed`, `unreadable`, `invalid`, `withdrawn`.
     pub reason: Option<String>,
     /// When it was committed, RFC 3339 UTC.
     pub stored_at: String,

@@ -69,6 +69,10 @@ pub struct Settings {
     pub capture: Capture,
     /// What a site demands of a session.
     pub session: Session,
+    /// When no session is begun.
+    pub admission: Admission,
+    /// How long a box keeps what the clinic has.
+    pub retention: Retention,
     /// Limits of the engines.
     pub engine: Engine,
     /// The clinic; absent until the box is enrolled.
@@ -172,6 +176,39 @@ impl Default for Capture {
     }
 }
 
+/// When no session is begun: it would find no room, or wait for its words longer than anybody can.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admission {
+    /// MiB that must be free on the data disk: three hours of audio are 330, and `health.min_disk_mib` are needed to work.
+    pub min_disk_mib: u64,
+    /// Hours that the engines would need for what waits already.
+    pub max_hours_behind: f64,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self { min_disk_mib: 512, max_hours_behind: 24.0 }
+    }
+}
+
+/// How long a box keeps what the clinic has acknowledged, counted from its word, and only while the clock follows a time
+/// server. What the clinic has not acknowledged is never destroyed for its age.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// Days for the audio of sessions without words or speakers, which it could still give; of others it goes at once.
+    pub audio_days: f64,
+    /// Days for what was said: words, voices, records.
+    pub content_days: f64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { audio_days: 7.0, content_days: 30.0 }
+    }
+}
+
 /// What a site demands of a session.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -186,6 +223,11 @@ pub struct Session {
     pub speakers_at_least: u32,
     /// Speakers there are at most; not less than at least.
     pub speakers_at_most: u32,
+    /// Minutes that a session stays off the record before it ends: one that nobody goes on with keeps the room from the
+    /// next.
+    pub pause_at_most: f64,
+    /// Hours after which a session ends by itself: one that was forgotten would record who never consented.
+    pub at_most: f64,
 }
 
 impl Default for Session {
@@ -196,6 +238,8 @@ impl Default for Session {
             diarization: true,
             speakers_at_least: 1,
             speakers_at_most: 20,
+            pause_at_most: 120.0,
+            at_most: 12.0,
         }
     }
 }
@@ -320,6 +364,16 @@ impl Settings {
             ("engine.deadline_per_second", self.engine.deadline_per_second),
             ("link.ack_timeout", self.link.as_ref().map_or(1.0, |l| l.ack_timeout)),
         ];
+        let spans = [
+            ("session.pause_at_most", self.session.pause_at_most, 1.0, 1440.0, "between 1 and 1440 minutes"),
+            ("session.at_most", self.session.at_most, 0.1, 24.0, "between 0.1 and 24 hours"),
+            ("admission.max_hours_behind", self.admission.max_hours_behind, 0.1, 720.0, "between 0.1 and 720 hours"),
+            ("retention.audio_days", self.retention.audio_days, 0.0, 3650.0, "between 0 and 3650 days"),
+            ("retention.content_days", self.retention.content_days, 0.0, 3650.0, "between 0 and 3650 days"),
+        ];
+        for (name, value, least, most, expected) in spans {
+            in_range(name, value, (least..=most).contains(&value), expected)?;
+        }
         for (name, value) in seconds {
             in_range(name, value, (0.0..=86_400.0).contains(&value), "between 0 and 86400 seconds")?;
         }

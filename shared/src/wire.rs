@@ -53,6 +53,12 @@ impl Topics {
         format!("{}/{box_id}/parcel/{session}/{revision}", self.root)
     }
 
+    /// Consent was withdrawn: a [`Withdrawal`].
+    #[must_use]
+    pub fn withdrawal(&self, box_id: &str, session: &str) -> String {
+        format!("{}/{box_id}/withdrawal/{session}", self.root)
+    }
+
     /// Signed acknowledgements to one box ([`crate::seal::Ack`]).
     #[must_use]
     pub fn ack(&self, box_id: &str) -> String {
@@ -101,6 +107,10 @@ impl Topics {
             [box_id, "health"] => Some(Topic::Health(id(box_id)?)),
             [box_id, "ack"] => Some(Topic::Ack(id(box_id)?)),
             [box_id, "event"] => Some(Topic::Event(id(box_id)?)),
+            [box_id, "withdrawal", session] => Some(Topic::Withdrawal {
+                box_id: id(box_id)?,
+                session: uuid::Uuid::parse_str(session).ok()?.to_string(),
+            }),
             [box_id, "parcel", session, revision] => Some(Topic::Parcel {
                 box_id: id(box_id)?,
                 session: uuid::Uuid::parse_str(session).ok()?.to_string(),
@@ -118,9 +128,10 @@ impl Topics {
 
     /// What the clinic's servers share between them.
     #[must_use]
-    pub fn shared_subscriptions(&self) -> [String; 2] {
+    pub fn shared_subscriptions(&self) -> [String; 3] {
         [
             format!("$share/roomscribe-clinic/{}/+/parcel/+/+", self.root),
+            format!("$share/roomscribe-clinic/{}/+/withdrawal/+", self.root),
             format!("$share/roomscribe-clinic/{}/+/event", self.root),
         ]
     }
@@ -146,6 +157,25 @@ pub enum Topic {
         /// From 1.
         revision: u32,
     },
+    /// See [`Topics::withdrawal`].
+    Withdrawal {
+        /// From which box.
+        box_id: String,
+        /// UUID.
+        session: String,
+    },
+}
+
+/// Consent to a session was withdrawn, on `{box}/withdrawal/{session}`, QoS 1, until the clinic has acknowledged it with
+/// revision 0 and the result `withdrawn`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawal {
+    /// Always 1.
+    pub version: u32,
+    /// UUID.
+    pub session: String,
+    /// When, RFC 3339 UTC.
+    pub at: String,
 }
 
 /// The guide's four keys, from `GET /health/audio-processing` on box and clinic.
@@ -219,7 +249,7 @@ pub struct BoardHealth {
 /// What the microphone is doing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CaptureHealth {
-    /// `idle`, `recording`, `failing` (nothing is heard), or `silent` (the recorder itself has said nothing for long;
+    /// `idle`, `recording`, `paused` (off the record), `failing` (nothing is heard), or `silent` (the recorder itself has said nothing for long;
     /// told by the sync daemon).
     pub state: String,
     /// Seconds recorded in the present session.
@@ -361,6 +391,10 @@ mod tests {
         assert_eq!(
             topics.parse(&topics.parcel("room-1", session, 2)),
             Some(Topic::Parcel { box_id: "room-1".into(), session: session.into(), revision: 2 })
+        );
+        assert_eq!(
+            topics.parse(&topics.withdrawal("room-1", session)),
+            Some(Topic::Withdrawal { box_id: "room-1".into(), session: session.into() })
         );
         assert_eq!(topics.parse(&topics.ack("room-1")), Some(Topic::Ack("room-1".into())));
     }

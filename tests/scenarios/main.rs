@@ -4,6 +4,7 @@
 
 mod audit;
 mod bad_input;
+mod consent;
 mod dead_letters;
 mod doctor;
 mod end_to_end;
@@ -14,6 +15,7 @@ mod exports;
 mod guide_queries;
 mod health;
 mod interruptions;
+mod kill_loop;
 mod ledger;
 mod matrix;
 mod odd_recordings;

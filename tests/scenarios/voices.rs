@@ -91,7 +91,7 @@ fn nothing_of_a_print_lies_on_the_disk_in_plain() {
         }
     }
     assert!(looked_at > 4, "the databases are among them");
-    refused(&room, &arguments, 5, "enrolled already");
+    refused(&room, &arguments, 5, "already: destroy it first");
 }
 
 #[test]

@@ -38,9 +38,23 @@ impl Broker {
     /// If it does not come up.
     #[must_use]
     pub fn start(folder: &Path) -> Self {
+        Self::configured(folder, "persistence false")
+    }
+
+    /// As [`Broker::start`], but it writes what it keeps for others into `mosquitto.db`, at every change.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    #[must_use]
+    pub fn persistent(folder: &Path) -> Self {
+        let location = folder.display();
+        let keeps = "autosave_on_changes true\nautosave_interval 1\nuser root";
+        Self::configured(folder, &format!("persistence true\npersistence_location {location}/\n{keeps}"))
+    }
+
+    fn configured(folder: &Path, persistence: &str) -> Self {
         let (port, config) = (free_port(), folder.join("mosquitto.conf"));
-        let text =
-            format!("listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\nmax_packet_size 4300000\n");
+        let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_packet_size 4300000\n{persistence}\n");
         std::fs::write(&config, text).expect("a config file");
         let running = Self::launch(&config, port);
         Self { port, config, running }

@@ -60,8 +60,20 @@ impl Stack {
     /// If anything does not come up.
     #[must_use]
     pub fn start(microphone: impl FnOnce(&std::path::Path) -> Microphone) -> Self {
-        let room = TestBox::new();
-        let broker = Broker::start(room.root());
+        Self::start_on(TestBox::new(), Broker::start, microphone)
+    }
+
+    /// The same with a box and a broker of the test's own.
+    ///
+    /// # Panics
+    /// If anything does not come up.
+    #[must_use]
+    pub fn start_on(
+        room: TestBox,
+        broker: impl FnOnce(&std::path::Path) -> Broker,
+        microphone: impl FnOnce(&std::path::Path) -> Microphone,
+    ) -> Self {
+        let broker = broker(room.root());
         let http = enrol(&room, &broker);
         let microphone = microphone(room.root());
         let room = microphone.tell(room);
@@ -101,6 +113,12 @@ impl Stack {
             (known["delivery"] == "acknowledged").then_some(())
         });
         self.room.ask("roomscribe-clinic", &["show", session])
+    }
+
+    /// Starts the box's end of the link, or the clinic's, again.
+    pub fn restart_sync(&mut self) {
+        self.sync.kill();
+        self.sync = self.room.start("roomscribe-sync", &["run"]);
     }
 
     /// How many sessions the clinic holds.

@@ -10,8 +10,9 @@ use super::{Answer, Failed, client, code, complain, say, waiting};
 use crate::ledger;
 
 /// As people add it up.
-const TERMS: [LedgerTerm; 7] = [
+const TERMS: [LedgerTerm; 8] = [
     LedgerTerm::Withdrawn,
+    LedgerTerm::Expired,
     LedgerTerm::Dropped,
     LedgerTerm::DeadLettered,
     LedgerTerm::Acknowledged,

@@ -2,6 +2,7 @@
 
 mod audit;
 mod client;
+mod consent;
 mod doctor;
 mod keys;
 mod ledger;
@@ -25,7 +26,7 @@ use shared::error::report;
 use shared::keys::BoxKeyError;
 use shared::log::{self, Style};
 use shared::paths::Root;
-use shared::record::Record;
+use shared::record::{Record, Status};
 use shared::store::{KeyStore, SpeakerHint, Store};
 
 use crate::context::{Context, StartError, open_keys};
@@ -111,6 +112,37 @@ enum Command {
     Stop {
         /// Only if this is the session being recorded.
         session: Option<String>,
+    },
+    /// Go off the record: the microphone is closed until the session is resumed.
+    #[command(after_help = "Example: roomscribe pause --by client")]
+    Pause {
+        /// Only if this is the session being recorded.
+        session: Option<String>,
+        /// Who asks for it: a role, never a name.
+        #[arg(long)]
+        by: Option<String>,
+    },
+    /// Go back onto the record.
+    #[command(after_help = "Example: roomscribe resume --by client")]
+    Resume {
+        /// Only if this is the session being recorded.
+        session: Option<String>,
+        /// Who asks for it: a role, never a name.
+        #[arg(long)]
+        by: Option<String>,
+    },
+    /// Withdraw consent to a session: everything that was said in it is destroyed, here and at the clinic.
+    #[command(after_help = "Example: roomscribe withdraw 7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a11 --by client --yes\n\n\
+                            Ends with 0 once nothing is left on this box; the clinic's part is told with `roomscribe sessions`.")]
+    Withdraw {
+        /// Its id; `current` is the one being recorded.
+        session: String,
+        /// Who withdraws: a role, never a name.
+        #[arg(long)]
+        by: Option<String>,
+        /// Do it: it cannot be undone.
+        #[arg(long)]
+        yes: bool,
     },
     /// List sessions, or show one.
     #[command(after_help = "Example: roomscribe sessions --json")]
@@ -297,6 +329,9 @@ fn dispatch(command: Command, common: &Common) -> Answer {
         Command::Doctor => local(doctor::doctor(root, common.json)),
         Command::Start { consent, by, speakers } => local(show::start(root, consent, by, speakers, common.json)),
         Command::Stop { session } => local(show::stop(root, session, common.json)),
+        Command::Pause { session, by } => local(consent::off_record(root, session, by, true, common.json)),
+        Command::Resume { session, by } => local(consent::off_record(root, session, by, false, common.json)),
+        Command::Withdraw { session, by, yes } => local(consent::withdraw(root, session, by, yes, common.json)),
         Command::Sessions { session } => local(show::sessions(root, session, common.json)),
         Command::Relabel { session, speakers } => local(relabel::relabel(root, session, speakers, common.json)),
         Command::Export { session, format } => print_export(&root, &session, format),
@@ -388,13 +423,24 @@ fn store(root: &Root) -> Result<Store, Failed> {
 fn print_export(root: &Root, session: &str, format: Format) -> Answer {
     let store = store_with_keys(root)?;
     let json = store.record(session).map_err(|why| Failed::because(&why))?;
-    let json = json.ok_or_else(|| Failed::new(code::FAILED, "there is no record of this session on this box"))?;
+    let json = match json {
+        Some(json) => json,
+        None => return Err(Failed::new(code::FAILED, why_no_record(&store, session))),
+    };
     let unreadable = |_| Failed::new(code::FAILED, "the stored record of this session cannot be read");
     let record: Record = serde_json::from_slice(&json).map_err(unreadable)?;
     let turns = crate::conclude::turns(&store, &Models::new(root), &record).map_err(|why| Failed::because(&why))?;
     audit::exported(&store, session)?;
     say(export(&record, &turns, format).trim_end_matches('\n'));
     Ok(code::DONE)
+}
+
+fn why_no_record(store: &Store, session: &str) -> &'static str {
+    match store.session(session) {
+        Ok(row) if row.status == Status::Withdrawn => "consent to this session was withdrawn: nothing of it is left",
+        Ok(row) if row.expired => "this box kept the session as long as its site wants; the clinic has the record",
+        Ok(_) | Err(_) => "there is no record of this session on this box",
+    }
 }
 
 /// A spinner on a terminal, and nothing elsewhere.

@@ -108,6 +108,19 @@ pub async fn stop(root: Root, session: Option<String>, json: bool) -> Answer {
     })
 }
 
+/// Where its record, or its withdrawal, stands on its way to the clinic.
+fn delivery(session: &Value) -> String {
+    match (session["withdrawal"]["clinic"].as_str(), session["withdrawal"]["erased"].as_bool()) {
+        (Some(_), Some(false)) => "being destroyed".into(),
+        (Some("none"), _) => "destroyed".into(),
+        (Some("owed"), _) => "destroyed here, clinic has not confirmed".into(),
+        (Some("confirmed"), _) => "destroyed here and at the clinic".into(),
+        (Some(_), _) => "destroyed here, clinic refused".into(),
+        (None, _) if session["expired"] == true => "acknowledged, kept no longer here".into(),
+        (None, _) => text(session, "delivery").into(),
+    }
+}
+
 /// `roomscribe sessions`
 pub async fn sessions(root: Root, session: Option<String>, json: bool) -> Answer {
     let is_reachable = client::is_reachable(&root).await;
@@ -139,7 +152,7 @@ pub async fn sessions(root: Root, session: Option<String>, json: bool) -> Answer
                 s["duration_s"].as_f64().unwrap_or(0.0),
                 text(s, "status"),
                 text(s, "diarization_status"),
-                text(s, "delivery"),
+                delivery(s),
                 s["error_message"].as_str().map(|m| format!("\n    {m}")).unwrap_or_default()
             )
         });

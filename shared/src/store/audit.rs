@@ -117,8 +117,14 @@ pub enum Action {
     SessionStarted,
     /// It ended.
     SessionEnded,
+    /// It is off the record for now.
+    SessionPaused,
+    /// It is on the record again.
+    SessionResumed,
     /// Consent was withdrawn.
     SessionWithdrawn,
+    /// It was kept as long as the site wants.
+    SessionExpired,
     /// It was given up.
     SessionDropped,
     /// It was put to work again.
@@ -141,6 +147,8 @@ pub enum Action {
     VoiceDestroyed,
     /// The audio of a session is gone.
     AudioDestroyed,
+    /// What was made of what was said is gone.
+    ContentDestroyed,
     /// Keys were exchanged for new ones.
     KeysRotated,
 }
@@ -152,7 +160,10 @@ impl Action {
         match self {
             Self::SessionStarted => "session_started",
             Self::SessionEnded => "session_ended",
+            Self::SessionPaused => "session_paused",
+            Self::SessionResumed => "session_resumed",
             Self::SessionWithdrawn => "session_withdrawn",
+            Self::SessionExpired => "session_expired",
             Self::SessionDropped => "session_dropped",
             Self::SessionRetried => "session_retried",
             Self::SessionRelabelled => "session_relabelled",
@@ -164,6 +175,7 @@ impl Action {
             Self::VoiceEnrolled => "voice_enrolled",
             Self::VoiceDestroyed => "voice_destroyed",
             Self::AudioDestroyed => "audio_destroyed",
+            Self::ContentDestroyed => "content_destroyed",
             Self::KeysRotated => "keys_rotated",
         }
     }

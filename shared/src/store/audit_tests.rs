@@ -80,7 +80,7 @@ fn whatever_is_done_to_a_session_is_written_down_with_who_did_it() {
     store.import_session(&new("b"), 1000, None::<&()>, NOW).unwrap();
     store.finish(&finish("b", b"q", "t"), NOW).unwrap();
     store.relabel("b", None, By::local(NOW)).unwrap();
-    store.set_status("b", Status::Withdrawn, By { actor: Actor::Clinic, at: NOW }).unwrap();
+    store.withdraw("b", false, By { actor: Actor::Clinic, at: NOW }).unwrap();
     let expected = [
         row("therapist", "session_started", "a"),
         row("local", "session_ended", "a"),

@@ -80,6 +80,18 @@ pub enum Imbalance {
         /// UUID.
         session_id: String,
     },
+    /// Nothing of it may be left, and a table has rows of it.
+    RowsOfErasedSession {
+        /// UUID.
+        session_id: String,
+        /// Which table.
+        table: String,
+    },
+    /// Consent to it was withdrawn, and nobody destroys what is left of it.
+    WithdrawnAndKept {
+        /// UUID.
+        session_id: String,
+    },
     /// A recording belongs to no session.
     SpoolOfNoSession {
         /// As the file is named.
@@ -103,6 +115,8 @@ impl Imbalance {
             | Self::AudioGoneUnacknowledged { session_id }
             | Self::AudioMissing { session_id }
             | Self::AudioLeft { session_id }
+            | Self::RowsOfErasedSession { session_id, .. }
+            | Self::WithdrawnAndKept { session_id }
             | Self::SpoolOfNoSession { session_id } => Some(session_id),
         }
     }
@@ -130,6 +144,12 @@ impl std::fmt::Display for Imbalance {
             }
             Self::AudioMissing { .. } => f.write_str("its audio should be there, and its file is missing"),
             Self::AudioLeft { .. } => f.write_str("its audio should be destroyed, and its file is there"),
+            Self::RowsOfErasedSession { table, .. } => {
+                write!(f, "nothing of it may be left, and {table} has rows of it")
+            }
+            Self::WithdrawnAndKept { .. } => {
+                f.write_str("consent to it was withdrawn, and nobody destroys what is left of it")
+            }
             Self::SpoolOfNoSession { .. } => f.write_str("a recording of it is there, and there is no such session"),
         }
     }
@@ -192,12 +212,12 @@ const LOOKS: &[Look] = &[
     Look {
         sql: "select s.id, s.samples - coalesce(sum(w.end_sample - w.start_sample), 0) as missing
               from sessions s left join windows w on w.session = s.id
-              where s.status = 'done' and s.dropped_at is null group by s.id having missing > 0",
+              where s.status = 'done' and s.dropped_at is null and s.expired_at is null group by s.id having missing > 0",
         finding: |session_id, by| Imbalance::LongerThanItsWindows { session_id, samples: number(&by).unsigned_abs() },
     },
     Look {
         // Of what can never be opened there can be no record; a person drops it.
-        sql: "select id, null from sessions s where status in ('done', 'failed') and content <> 'lost' and dropped_at is null
+        sql: "select id, null from sessions s where status in ('done', 'failed') and content <> 'lost' and dropped_at is null and expired_at is null
                 and not exists (select 1 from records r where r.session = s.id and r.revision = s.revision)",
         finding: |session_id, _| Imbalance::NoRecord { session_id },
     },
@@ -212,9 +232,23 @@ const LOOKS: &[Look] = &[
     Look {
         sql: "select id, null from sessions s
               where audio <> 'kept' and samples > 0 and dropped_at is null and status <> 'withdrawn'
-                and not (diarization_status is 'ok'
-                  and exists (select 1 from outbox o where o.session = s.id and o.state = 'acknowledged'))",
+                and not ((diarization_status is 'ok' or audio_expired_at is not null)
+                  and (exists (select 1 from outbox o where o.session = s.id and o.state = 'acknowledged')
+                    or (expired_at is not null and exists (select 1 from acks a where a.session = s.id))))",
         finding: |session_id, _| Imbalance::AudioGoneUnacknowledged { session_id },
+    },
+    Look {
+        sql: "select distinct e.session, source from erasures e join (
+                select session, 'windows' as source from windows union select session, 'work' from work
+                union select session, 'records' from records union select session, 'outbox' from outbox) r
+                on r.session = e.session
+              where e.erased_at is not null",
+        finding: |session_id, table| Imbalance::RowsOfErasedSession { session_id, table: name(table) },
+    },
+    Look {
+        sql: "select id, null from sessions s where status = 'withdrawn'
+                and not exists (select 1 from erasures e where e.session = s.id and e.why = 'withdrawn')",
+        finding: |session_id, _| Imbalance::WithdrawnAndKept { session_id },
     },
 ];
 

@@ -2,16 +2,22 @@
 
 use super::tests::{NOW, finish, new, store, window};
 use super::*;
-use crate::record::Status;
+use crate::record::{DiarizationStatus, Status};
 use crate::seal::{Ack, AckResult};
 use crate::task::Task;
 
 /// A session of one window, acknowledged, its audio destroyed.
-fn delivered(store: &Store, id: &str) {
+pub(super) fn delivered(store: &Store, id: &str) {
+    concluded(store, id, true);
+}
+
+/// The same, whether or not its speakers could be told apart; without them the audio stays.
+pub(super) fn concluded(store: &Store, id: &str, is_diarized: bool) {
     store.begin_session(&new(id), NOW).unwrap();
     store.add_window(id, &window(0), &[Task::Transcription], 1000).unwrap();
     store.end_session(id, 1000, NOW, NOW).unwrap();
-    store.finish(&finish(id, b"parcel", id), NOW).unwrap();
+    let diarization_status = if is_diarized { DiarizationStatus::Ok } else { DiarizationStatus::Failed };
+    store.finish(&Finish { diarization_status, ..finish(id, b"parcel", id) }, NOW).unwrap();
     let ack = Ack {
         version: 1,
         session: id.into(),
@@ -24,7 +30,9 @@ fn delivered(store: &Store, id: &str) {
         signature: String::new(),
     };
     assert!(store.acknowledge(&ack, NOW).unwrap());
-    store.audio_destroyed(id, NOW).unwrap();
+    if is_diarized {
+        store.audio_destroyed(id, NOW).unwrap();
+    }
 }
 
 /// One session in every place.

@@ -102,6 +102,32 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// How many samples of recorded sessions wait for their words, and how long the engines took for a second of the last
+    /// five sessions that last a minute or more, if there were any: both engines' time added up, which work side by side.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn work_ahead(&self) -> Result<(u64, Option<f64>), StoreError> {
+        let connection = self.lock();
+        let waiting: i64 = connection.query_row(
+            "select coalesce(sum(n.end_sample - n.start_sample), 0) from work w
+               join windows n on n.session = w.session and n.number = w.number
+               join sessions s on s.id = w.session
+             where w.task = 'transcription' and w.state in ('pending', 'running', 'refused')
+               and s.status in ('recording', 'paused', 'queued', 'processing', 'postponed')",
+            [],
+            |row| row.get(0),
+        )?;
+        let factor = connection.query_row(
+            "select sum(engine_seconds) / (sum(samples) / 16000.0) from (
+               select engine_seconds, samples from sessions where concluded_at is not null and samples >= 960000
+               order by concluded_at desc limit 5)",
+            [],
+            |row| row.get(0),
+        )?;
+        Ok((waiting.unsigned_abs(), factor))
+    }
+
     /// Everything alerts are evaluated from.
     ///
     /// # Errors

@@ -97,8 +97,11 @@ const COLUMNS: &[Column] = &[
         select: "select rowid, id, status from sessions",
         is_readable: is_name::<Status>,
         why: NO_NAME,
-        fix: "update sessions set status = 'failed', error_type = 'ProcessingError', error = null,
-              error_message = 'What was stored of the session is damaged' where rowid = ?1",
+        fix: "update sessions set error = null,
+                status = iif(exists (select 1 from erasures e where e.session = id and e.why = 'withdrawn'),
+                  'withdrawn', 'failed'),
+                error_type = 'ProcessingError', error_message = 'What was stored of the session is damaged'
+              where rowid = ?1",
         remedy: "the session becomes a dead letter; roomscribe queue retry processes it again",
     },
     Column {

@@ -11,6 +11,7 @@ use std::io::Read as _;
 use rusqlite::{Connection, MAIN_DB, TransactionBehavior, params};
 
 use super::content::seal_content;
+use super::erasure::empty_log;
 use super::{Store, StoreError};
 use crate::clock::WallTime;
 use crate::keys::{Purpose, is_sealed};
@@ -149,8 +150,7 @@ impl Store {
             connection.execute_batch("vacuum")?;
             connection.execute("delete from plain", [])?;
         }
-        done.is_log_empty =
-            connection.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get::<_, i64>(0))? == 0;
+        done.is_log_empty = empty_log(&connection)?;
         Ok(done)
     }
 

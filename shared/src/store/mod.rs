@@ -11,6 +11,7 @@ mod content;
 mod damage;
 mod disk;
 mod earlier;
+mod erasure;
 mod key_error;
 mod keys;
 mod outbox;
@@ -35,6 +36,7 @@ pub use content::{open_content, record_place, result_place, seal_content};
 pub use damage::{Damage, Quarantined};
 pub use disk::Disk;
 pub use earlier::Earlier;
+pub use erasure::{AtClinic, WITHDRAWAL};
 pub use key_error::KeyError;
 pub use keys::{HeldKey, KeyStore};
 pub use outbox::{OutboxState, Parcel};
@@ -51,6 +53,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migration-4.sql"),
     include_str!("migration-5.sql"),
     include_str!("migration-6.sql"),
+    include_str!("migration-7.sql"),
 ];
 
 /// How long one process waits while the other writes. Writes take milliseconds; a card that stalls takes seconds.
@@ -189,6 +192,8 @@ mod audit_tests;
 mod balance_tests;
 #[cfg(test)]
 mod content_tests;
+#[cfg(test)]
+mod erasure_tests;
 #[cfg(test)]
 mod keys_tests;
 #[cfg(test)]

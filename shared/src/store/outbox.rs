@@ -4,7 +4,7 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, WITHDRAWAL};
 use crate::clock::WallTime;
 use crate::seal::{Ack, AckResult};
 use crate::wire::{Event, EventKind};
@@ -20,30 +20,35 @@ pub enum OutboxState {
     Refused,
 }
 
-/// A parcel that is owed; its bytes are fetched when it is sent.
+/// A parcel that is owed; its bytes are fetched when it is sent. Revision [`super::WITHDRAWAL`] is the withdrawal of its
+/// session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parcel {
     /// UUID.
     pub session: String,
-    /// From 1.
+    /// From 1; 0 is a withdrawal.
     pub revision: u32,
     /// Of its bytes, hexadecimal.
     pub sha256: String,
 }
 
 impl Store {
-    /// The oldest parcels that are owed, at most `limit`.
+    /// The oldest parcels that are owed, at most `limit`, behind the withdrawals that are, at most as many: what the clinic
+    /// must not keep comes before what it must.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn owed(&self, limit: u32) -> Result<Vec<Parcel>, StoreError> {
         let connection = self.lock();
+        let mut owed = Self::withdrawals_owed(&connection, limit)?;
         let mut statement = connection.prepare_cached(
             "select session, revision, sha256 from outbox where state = 'pending' order by created_at, rowid limit ?1",
         )?;
-        Ok(statement
-            .query_map([limit], |row| Ok(Parcel { session: row.get(0)?, revision: row.get(1)?, sha256: row.get(2)? }))?
-            .collect::<Result<_, _>>()?)
+        let parcels = statement.query_map([limit], |row| {
+            Ok(Parcel { session: row.get(0)?, revision: row.get(1)?, sha256: row.get(2)? })
+        })?;
+        owed.extend(parcels.collect::<Result<Vec<_>, _>>()?);
+        Ok(owed)
     }
 
     /// Sessions whose newest record was made before this box had a clinic, and so has no parcel.
@@ -114,11 +119,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn acknowledge(&self, ack: &Ack, now: WallTime) -> Result<bool, StoreError> {
+        let mut connection = self.lock();
+        if ack.revision == WITHDRAWAL {
+            return Self::withdrawal_answered(&mut connection, ack);
+        }
         let state = match ack.result {
             AckResult::Stored | AckResult::Duplicate => "acknowledged",
             AckResult::Refused => "refused",
+            AckResult::Withdrawn => return Ok(false),
         };
-        let mut connection = self.lock();
         let transaction = connection.transaction()?;
         let settled = transaction.execute(
             "update outbox set state = ?4, reason = ?5

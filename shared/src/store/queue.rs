@@ -82,6 +82,12 @@ pub enum QueueError {
     /// It was dropped.
     #[error("It was dropped")]
     Dropped,
+    /// Consent to it was withdrawn.
+    #[error("Consent to it was withdrawn: nothing of it is left")]
+    Withdrawn,
+    /// It was kept as long as the site wants.
+    #[error("It was kept as long as this site keeps sessions: the clinic has its record")]
+    Expired,
     /// Its speakers were never told apart.
     #[error("Its speakers were not told apart before: there are no voices to compare again")]
     NoVoices,
@@ -108,6 +114,8 @@ pub enum Dropped {
 pub enum LedgerTerm {
     /// Consent was withdrawn.
     Withdrawn,
+    /// It was kept here as long as the site wants; the clinic has its record.
+    Expired,
     /// A person dropped it.
     Dropped,
     /// It failed, or the clinic refused it.
@@ -161,6 +169,7 @@ const PLACE: &str = "case
     when s.status in ('recording', 'paused') then 'recording'
     when s.status = 'postponed' then 'postponed'
     when s.status in ('queued', 'processing') then 'queued'
+    when s.expired_at is not null then null
     when o.state = 'refused' then 'refused'
     when s.status = 'failed' and s.dropped_at is null then 'dead_letter'
     when o.state = 'pending' then 'undelivered'
@@ -169,6 +178,7 @@ const PLACE: &str = "case
 
 pub(super) const TERM: &str = "case
     when s.status = 'withdrawn' then 'withdrawn'
+    when s.expired_at is not null and s.status in ('done', 'failed') then 'expired'
     when s.dropped_at is not null and s.status = 'failed' then 'dropped'
     when s.status = 'failed' or (s.status = 'done' and o.state = 'refused') then 'dead_lettered'
     when s.status = 'done' and o.state = 'acknowledged' then 'acknowledged'
@@ -322,7 +332,9 @@ impl Store {
         let transaction = connection.transaction()?;
         let standing = standing(&transaction, session)?;
         let dropped = match (standing.status.as_str(), standing.delivery.as_deref()) {
+            ("withdrawn", _) => return Err(QueueError::Withdrawn),
             ("recording" | "paused", _) => return Err(QueueError::Recording),
+            (_, _) if standing.expired => return Err(QueueError::Expired),
             ("queued" | "processing" | "postponed", _) => Dropped::Queued,
             ("failed", _) | (_, Some("refused")) => Dropped::DeadLetter,
             _ => return Err(QueueError::Done),
@@ -352,7 +364,7 @@ impl Store {
     pub fn to_replay(&self, times: u32, pause_ms: i64, now: WallTime) -> Result<Vec<String>, StoreError> {
         let connection = self.lock();
         let mut statement = connection.prepare_cached(
-            "select id from sessions where audio = 'kept' and dropped_at is null and replays < ?1
+            "select id from sessions where audio = 'kept' and dropped_at is null and expired_at is null and replays < ?1
                and content <> 'lost'
                and (status = 'failed' or (status = 'done' and diarization_status = 'failed'))
                and error_message is not 'The audio is invalid'
@@ -407,14 +419,17 @@ struct Standing {
     status: String,
     audio_kept: bool,
     dropped: bool,
+    expired: bool,
     delivery: Option<String>,
 }
 
 impl Standing {
     fn may_be_done_again(&self) -> Result<(), QueueError> {
         match (self.status.as_str(), self.dropped) {
+            ("withdrawn", _) => Err(QueueError::Withdrawn),
             ("recording" | "paused", _) => Err(QueueError::Recording),
             ("queued" | "processing" | "postponed", _) => Err(QueueError::Underway),
+            (_, _) if self.expired => Err(QueueError::Expired),
             (_, true) => Err(QueueError::Dropped),
             (_, false) => Ok(()),
         }
@@ -423,11 +438,18 @@ impl Standing {
 
 fn standing(connection: &Connection, session: &str) -> Result<Standing, QueueError> {
     let sql = format!(
-        "select s.status, s.audio = 'kept', s.dropped_at is not null, o.state from {WITH_OUTBOX} where s.id = ?1"
+        "select s.status, s.audio = 'kept', s.dropped_at is not null, o.state, s.expired_at is not null
+         from {WITH_OUTBOX} where s.id = ?1"
     );
     let found = connection
         .query_row(&sql, [session], |row| {
-            Ok(Standing { status: row.get(0)?, audio_kept: row.get(1)?, dropped: row.get(2)?, delivery: row.get(3)? })
+            Ok(Standing {
+                status: row.get(0)?,
+                audio_kept: row.get(1)?,
+                dropped: row.get(2)?,
+                delivery: row.get(3)?,
+                expired: row.get(4)?,
+            })
         })
         .optional()?;
     found.ok_or(QueueError::Store(StoreError::NoSession))

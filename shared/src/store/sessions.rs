@@ -100,6 +100,8 @@ pub struct SessionRow {
     pub audio_kept: bool,
     /// Whether a person has dropped it.
     pub dropped: bool,
+    /// Whether nothing more can come of it: it was kept as long as the site wants.
+    pub expired: bool,
     /// How often it was tried again after it was concluded.
     pub replays: u32,
     /// How many speakers it has, as far as somebody said.
@@ -141,7 +143,7 @@ const LIKE_SINCE: &str = "select count(*) as failed_count, error_message from se
 
 pub(super) const COLUMNS: &str = "id, revision, status, diarization_status, error_message, error, consent, time_quality, \
                        started_at, ended_at, samples, engine_seconds, audio, dropped_at, replays, \
-                       speakers_at_least, speakers_at_most";
+                       speakers_at_least, speakers_at_most, expired_at";
 
 type Raw = (String, Option<String>, Option<String>, String, String, SessionRow);
 
@@ -161,6 +163,7 @@ fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
         engine_seconds: row.get(11)?,
         audio_kept: row.get::<_, String>(12)? == "kept",
         dropped: row.get::<_, Option<i64>>(13)?.is_some(),
+        expired: row.get::<_, Option<i64>>(17)?.is_some(),
         replays: row.get(14)?,
         speakers: SpeakerHint { at_least: row.get(15)?, at_most: row.get(16)? },
     };
@@ -302,29 +305,49 @@ impl Store {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Moves a session to another status, with an event if that is news.
+    /// Moves a session to another status, with an event if that is news. One that was withdrawn stays so.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn set_status(&self, id: &str, status: Status, by: impl Into<By>) -> Result<(), StoreError> {
-        let by @ By { at: now, .. } = by.into();
+    pub fn set_status(&self, id: &str, status: Status, now: WallTime) -> Result<(), StoreError> {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         let changed = transaction.execute(
-            "update sessions set status = ?2, updated_at = ?3 where id = ?1 and status <> ?2",
+            "update sessions set status = ?2, updated_at = ?3 where id = ?1 and status not in (?2, 'withdrawn')",
             params![id, status.name(), now.0],
         )?;
         if changed > 0 {
             event(&transaction, now, &EventKind::Session { session: id.into(), status })?;
-            if status == Status::Withdrawn {
-                tell(&transaction, by, Action::SessionWithdrawn, id)?;
-            }
         }
         transaction.commit()?;
         Ok(())
     }
 
-    /// The recording has ended: its length is final, and work may finish.
+    /// A session that is being recorded goes off the record, or back onto it. Says whether that is news.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn set_off_record(&self, id: &str, is_off_record: bool, by: impl Into<By>) -> Result<bool, StoreError> {
+        let by @ By { at: now, .. } = by.into();
+        let (from, status, action) = match is_off_record {
+            true => (Status::Recording, Status::Paused, Action::SessionPaused),
+            false => (Status::Paused, Status::Recording, Action::SessionResumed),
+        };
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        let changed = transaction.execute(
+            "update sessions set status = ?2, updated_at = ?3 where id = ?1 and status = ?4",
+            params![id, status.name(), now.0, from.name()],
+        )?;
+        if changed > 0 {
+            event(&transaction, now, &EventKind::Session { session: id.into(), status })?;
+            tell(&transaction, by, action, id)?;
+            transaction.commit()?;
+        }
+        Ok(changed > 0)
+    }
+
+    /// The recording has ended: its length is final, and work may finish. Of one that was withdrawn only the length is told.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -332,12 +355,16 @@ impl Store {
         let by @ By { at: now, .. } = by.into();
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
-        transaction.execute(
-            "update sessions set samples = ?2, ended_at = ?3, updated_at = ?4, status = ?5 where id = ?1",
-            params![id, i64::try_from(samples).unwrap_or(i64::MAX), ended_at.0, now.0, Status::Queued.name()],
+        let samples = i64::try_from(samples).unwrap_or(i64::MAX);
+        transaction.execute("update sessions set samples = ?2 where id = ?1", params![id, samples])?;
+        let ended = transaction.execute(
+            "update sessions set ended_at = ?2, updated_at = ?3, status = ?4 where id = ?1 and status <> 'withdrawn'",
+            params![id, ended_at.0, now.0, Status::Queued.name()],
         )?;
-        event(&transaction, now, &EventKind::Session { session: id.into(), status: Status::Queued })?;
-        tell(&transaction, by, Action::SessionEnded, id)?;
+        if ended > 0 {
+            event(&transaction, now, &EventKind::Session { session: id.into(), status: Status::Queued })?;
+            tell(&transaction, by, Action::SessionEnded, id)?;
+        }
         transaction.commit()?;
         Ok(())
     }
@@ -385,7 +412,8 @@ impl Store {
         Ok(())
     }
 
-    /// Stores a session's outcome, its record, sealed, and its parcel together, or nothing.
+    /// Stores a session's outcome, its record, sealed, and its parcel together, or nothing: of a session that was withdrawn
+    /// meanwhile there is nothing to store.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -394,9 +422,10 @@ impl Store {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         let error = finish.error.map(serde_json::to_string).transpose()?;
-        transaction.execute(
+        let finished = transaction.execute(
             "update sessions set status = ?2, diarization_status = ?3, error_message = ?4, error_type = ?5, error = ?6,
-             revision = ?7, updated_at = ?8, concluded_at = coalesce(concluded_at, ?8) where id = ?1",
+             revision = ?7, updated_at = ?8, concluded_at = coalesce(concluded_at, ?8)
+             where id = ?1 and status <> 'withdrawn'",
             params![
                 finish.session,
                 finish.status.name(),
@@ -408,6 +437,9 @@ impl Store {
                 now.0
             ],
         )?;
+        if finished == 0 {
+            return Ok(());
+        }
         transaction.execute(
             "insert into records (session, revision, record, created_at) values (?1, ?2, ?3, ?4)",
             params![finish.session, finish.revision, record, now.0],
@@ -492,9 +524,9 @@ impl Store {
             (select count(*) from sessions where status in ('recording', 'paused')),
             (select count(*) from sessions where status in ('queued', 'processing', 'postponed')),
             (select count(*) from outbox where state = 'pending'),
-            (select count(*) from sessions where status = 'failed' and dropped_at is null)
+            (select count(*) from sessions where status = 'failed' and dropped_at is null and expired_at is null)
             + (select count(*) from outbox o join sessions s on s.id = o.session and s.revision = o.revision
-               where o.state = 'refused' and not (s.status = 'failed' and s.dropped_at is null))";
+               where o.state = 'refused' and s.expired_at is null and not (s.status = 'failed' and s.dropped_at is null))";
         let count = |row: &Row<'_>, at| row.get::<_, i64>(at).map(|n| u64::try_from(n).unwrap_or(0));
         Ok(self.lock().query_row(sql, [], |row| {
             Ok(QueueHealth {

@@ -125,6 +125,11 @@ impl Store {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         let sample = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        // Of one that was withdrawn nothing is begun.
+        let is_wanted = "select exists (select 1 from sessions where id = ?1 and status <> 'withdrawn')";
+        if !transaction.query_row(is_wanted, [session], |row| row.get::<_, bool>(0))? {
+            return Ok(());
+        }
         transaction.execute(
             "insert or ignore into windows (session, number, start_sample, end_sample, blind_cut)
              values (?1, ?2, ?3, ?4, ?5)",
@@ -203,7 +208,7 @@ impl Store {
         let json = serde_json::to_vec(result)?;
         let connection = self.lock();
         let place = connection
-            .query_row("select session, task, number from work where id = ?1", [id], |row| {
+            .query_row("select session, task, number from work where id = ?1 and state = 'running'", [id], |row| {
                 Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get(2)?))
             })
             .optional()?;

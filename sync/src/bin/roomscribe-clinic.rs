@@ -160,7 +160,7 @@ fn sessions(root: &Root, as_json: bool, limit: u32) -> Result<(), Failure> {
 fn show(root: &Root, session: &str, as_json: bool) -> Result<(), Failure> {
     let record = show::open(&open(root)?, session).map_err(|why| match why {
         ShowError::NoSession => Failure::Usage(why.to_string()),
-        ShowError::Store(_) | ShowError::Sealed(_) => Failure::other("not shown", &why),
+        ShowError::Withdrawn | ShowError::Store(_) | ShowError::Sealed(_) => Failure::other("not shown", &why),
     })?;
     print(&if as_json { json(&record)? } else { show::transcript(&record) })
 }

@@ -51,6 +51,11 @@ impl World {
         Self { clinic, ..self }
     }
 
+    /// Where its files lie.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// The date, RFC 3339 UTC.
     pub fn now(&self) -> String {
         self.clock.now().wall.to_string()

@@ -3,6 +3,9 @@
 //! ```text
 //! held, same bytes ─▶ duplicate          held, other bytes or box ─▶ refused (conflict)
 //! opens ─▶ committed ─▶ stored           does not ─▶ refused (malformed, unreadable, invalid)
+//! session withdrawn ─▶ refused (withdrawn)
+//!
+//! a withdrawal ─▶ everything of the session is gone ─▶ withdrawn      of another box ─▶ refused (conflict)
 //! ```
 //!
 //! When [`take`] returns an acknowledgement, what it says is on the disk.
@@ -11,16 +14,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use shared::clock::WallTime;
 use shared::seal::{Ack, AckResult, Address, SealError, sha256};
+use shared::store::WITHDRAWAL;
+use shared::wire::Withdrawal;
 
 use super::Clinic;
-use super::store::{Arrival, ClinicStoreError, Held};
+use super::store::{Arrival, ClinicStoreError, Held, Kept};
 
 /// Parcels by what became of them, since the start.
 #[derive(Debug, Default)]
-pub struct Counters([AtomicU64; 3]);
+pub struct Counters([AtomicU64; 4]);
 
 /// Every result, in the order of [`Counters`].
-pub const RESULTS: [AckResult; 3] = [AckResult::Stored, AckResult::Duplicate, AckResult::Refused];
+pub const RESULTS: [AckResult; 4] = [AckResult::Stored, AckResult::Duplicate, AckResult::Refused, AckResult::Withdrawn];
 
 impl Counters {
     fn slot(&self, result: AckResult) -> &AtomicU64 {
@@ -28,6 +33,7 @@ impl Counters {
             AckResult::Stored => &self.0[0],
             AckResult::Duplicate => &self.0[1],
             AckResult::Refused => &self.0[2],
+            AckResult::Withdrawn => &self.0[3],
         }
     }
 
@@ -87,7 +93,12 @@ fn reason(why: &SealError) -> &'static str {
 /// [`ClinicStoreError`]: nothing was decided, and the parcel must come again.
 pub fn take(clinic: &Clinic, label: &Label, parcel: &[u8]) -> Result<Ack, ClinicStoreError> {
     let sha256 = sha256(parcel);
-    let Answer { result, reason, stored_at } = decide(clinic, label, parcel, &sha256)?;
+    let answer = decide(clinic, label, parcel, &sha256)?;
+    Ok(signed(clinic, label, sha256, answer))
+}
+
+fn signed(clinic: &Clinic, label: &Label, sha256: String, answer: Answer) -> Ack {
+    let Answer { result, reason, stored_at } = answer;
     clinic.counters.count(result);
     let ack = Ack {
         version: 1,
@@ -100,12 +111,35 @@ pub fn take(clinic: &Clinic, label: &Label, parcel: &[u8]) -> Result<Ack, Clinic
         key_id: String::new(),
         signature: String::new(),
     };
-    Ok(clinic.keys.sign(ack, &clinic.settings.clinic, &label.box_id))
+    clinic.keys.sign(ack, &clinic.settings.clinic, &label.box_id)
+}
+
+/// Destroys everything of a session to which consent was withdrawn, and takes nothing of it from then on. The
+/// acknowledgement, of revision 0, is signed. None: it is no withdrawal, and there is nothing to answer.
+///
+/// # Errors
+/// [`ClinicStoreError`]: nothing was decided, and it must come again.
+pub fn forget(clinic: &Clinic, box_id: &str, session: &str, payload: &[u8]) -> Result<Option<Ack>, ClinicStoreError> {
+    let read = serde_json::from_slice::<Withdrawal>(payload).ok();
+    if read.is_none_or(|withdrawal| withdrawal.version != 1 || withdrawal.session != session) {
+        return Ok(None);
+    }
+    let now = clinic.clock.now().wall;
+    let answer = if clinic.store.withdraw(session, box_id, now)? {
+        Answer { result: AckResult::Withdrawn, reason: None, stored_at: now.to_string() }
+    } else {
+        Answer::refused("conflict", now)
+    };
+    let label = Label { box_id: box_id.into(), session: session.into(), revision: WITHDRAWAL };
+    Ok(Some(signed(clinic, &label, sha256(payload), answer)))
 }
 
 fn decide(clinic: &Clinic, label: &Label, parcel: &[u8], sha256: &str) -> Result<Answer, ClinicStoreError> {
     let now = clinic.clock.now().wall;
     let Label { box_id, session, revision } = label;
+    if clinic.store.is_withdrawn(session)? {
+        return Ok(Answer::refused("withdrawn", now));
+    }
     if let Some(held) = clinic.store.held(session, *revision)? {
         return Ok(Answer::about(held, label, sha256, now));
     }
@@ -116,8 +150,9 @@ fn decide(clinic: &Clinic, label: &Label, parcel: &[u8], sha256: &str) -> Result
     };
     // Another server may have been faster.
     Ok(match clinic.store.keep(&Arrival { record: &record, parcel, sha256 }, now)? {
-        Some(held) => Answer::about(held, label, sha256, now),
-        None => Answer { result: AckResult::Stored, reason: None, stored_at: now.to_string() },
+        Kept::New => Answer { result: AckResult::Stored, reason: None, stored_at: now.to_string() },
+        Kept::Before(held) => Answer::about(held, label, sha256, now),
+        Kept::Withdrawn => Answer::refused("withdrawn", now),
     })
 }
 
@@ -190,6 +225,66 @@ mod tests {
         }
         assert!(world.clinic.store.sessions(9).unwrap().is_empty());
         assert_eq!(world.clinic.counters.get(AckResult::Refused), 4);
+    }
+
+    fn withdrawal(session: &str) -> Vec<u8> {
+        let at = "2026-01-01T00:00:00.000Z".into();
+        serde_json::to_vec(&Withdrawal { version: 1, session: session.into(), at }).unwrap()
+    }
+
+    #[test]
+    fn a_withdrawn_session_is_gone_and_its_parcels_are_taken_no_more() {
+        let world = fixture::World::new();
+        let parcel = world.parcel(&fixture::record(SESSION, 1));
+        take(&world.clinic, &label(1), &parcel).unwrap();
+        let message = withdrawal(SESSION);
+        for _ in 0..2 {
+            let ack = forget(&world.clinic, "room-1", SESSION, &message).unwrap().unwrap();
+            assert_eq!((outcome(&ack), ack.revision), ((AckResult::Withdrawn, None), 0));
+            assert_eq!(ack.sha256, sha256(&message));
+            assert!(world.public.believes(&ack, "north", "room-1"));
+        }
+        assert_eq!(world.clinic.store.newest_parcel(SESSION).unwrap(), None);
+        let row = &world.clinic.store.sessions(9).unwrap()[0];
+        assert_eq!((row.status.as_str(), row.segments, row.speakers), ("withdrawn", 0, 0));
+        for revision in [1, 2] {
+            let late =
+                take(&world.clinic, &label(revision), &world.parcel(&fixture::record(SESSION, revision))).unwrap();
+            assert_eq!(outcome(&late), (AckResult::Refused, Some("withdrawn")));
+        }
+    }
+
+    #[test]
+    fn a_withdrawal_may_come_before_the_parcel_and_not_from_another_box() {
+        let world = fixture::World::new();
+        take(&world.clinic, &label(1), &world.parcel(&fixture::record(SESSION, 1))).unwrap();
+        let other = forget(&world.clinic, "room-2", SESSION, &withdrawal(SESSION)).unwrap().unwrap();
+        assert_eq!(outcome(&other), (AckResult::Refused, Some("conflict")));
+        assert!(world.clinic.store.newest_parcel(SESSION).unwrap().is_some());
+        let unheard = "7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a99";
+        forget(&world.clinic, "room-1", unheard, &withdrawal(unheard)).unwrap().unwrap();
+        let label = Label { session: unheard.into(), ..label(1) };
+        let late = take(&world.clinic, &label, &world.parcel(&fixture::record(unheard, 1))).unwrap();
+        assert_eq!(outcome(&late), (AckResult::Refused, Some("withdrawn")));
+        for nonsense in [&b"{}"[..], b"", &withdrawal(SESSION)] {
+            assert_eq!(forget(&world.clinic, "room-1", unheard, nonsense).unwrap(), None);
+        }
+    }
+
+    /// With `secure_delete` alone its parcel would still stand in the write-ahead log.
+    #[test]
+    fn no_byte_of_a_withdrawn_parcel_is_left_in_the_clinic_s_files() {
+        let world = fixture::World::new();
+        let parcel = world.parcel(&fixture::record(SESSION, 1));
+        take(&world.clinic, &label(1), &parcel).unwrap();
+        let probe = &parcel[40..72];
+        let holds = |world: &fixture::World| {
+            let files = std::fs::read_dir(world.folder()).unwrap().map(|entry| entry.unwrap().path());
+            files.filter(|f| f.is_file()).any(|f| std::fs::read(f).unwrap().windows(probe.len()).any(|w| w == probe))
+        };
+        assert!(holds(&world));
+        forget(&world.clinic, "room-1", SESSION, &withdrawal(SESSION)).unwrap().unwrap();
+        assert!(!holds(&world));
     }
 
     #[test]

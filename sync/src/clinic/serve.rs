@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::alerts::{self, Key, Moves};
 use super::board::{Published, compose};
-use super::ingest::{Label, take};
+use super::ingest::{Label, forget, take};
 use super::store::{BoxRow, ClinicStoreError};
 use super::{Clinic, settings::ClinicSettings};
 use crate::backoff::{Keeper, stay_connected};
@@ -103,6 +103,7 @@ impl<'a> Desk<'a> {
 
     async fn publish_board<L: Line>(&mut self, line: &mut L) -> Result<(), LinkError> {
         let now = self.clinic.clock.now().wall;
+        self.clinic.store.clean_up().map_err(|why| give_up(&why))?;
         let rows = self.clinic.store.boxes().map_err(|why| give_up(&why))?;
         let board = compose(&self.clinic.settings.clinic, &rows, now);
         let held = self.held(&rows, now).map_err(|why| give_up(&why))?;
@@ -150,6 +151,9 @@ impl<'a> Desk<'a> {
             Some(Topic::Parcel { box_id, session, revision }) => {
                 return self.parcel(&Label { box_id, session, revision }, &message.payload).map(Some);
             }
+            Some(Topic::Withdrawal { box_id, session }) => {
+                return self.withdrawal(&box_id, &session, message);
+            }
             Some(Topic::Status(box_id)) => match std::str::from_utf8(&message.payload) {
                 Ok(status @ (ONLINE | OFFLINE)) => self.clinic.store.keep_status(&box_id, status, now)?,
                 Ok(_) | Err(_) => ignored(&message.topic),
@@ -188,12 +192,31 @@ impl<'a> Desk<'a> {
                     "A parcel was taken."
                 );
             }
-            AckResult::Refused => {
+            AckResult::Refused | AckResult::Withdrawn => {
                 let reason = ack.reason.as_deref();
                 error!(session_id = session, "box" = box_id, revision, reason, "A parcel was refused for good.");
             }
         }
         Ok(Publication::once(self.topics.ack(box_id), serde_json::to_vec(&ack)?))
+    }
+
+    fn withdrawal(
+        &self,
+        box_id: &str,
+        session: &str,
+        message: &Message,
+    ) -> Result<Option<Publication>, ClinicStoreError> {
+        let Some(ack) = forget(self.clinic, box_id, session, &message.payload)? else {
+            ignored(&message.topic);
+            return Ok(None);
+        };
+        if ack.result == AckResult::Refused {
+            let reason = ack.reason.as_deref();
+            error!(session_id = session, "box" = box_id, reason, "A withdrawal was refused.");
+        } else {
+            info!(session_id = session, "box" = box_id, "Consent was withdrawn; nothing of the session is held.");
+        }
+        Ok(Some(Publication::once(self.topics.ack(box_id), serde_json::to_vec(&ack)?)))
     }
 }
 

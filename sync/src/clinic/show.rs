@@ -14,6 +14,9 @@ pub enum ShowError {
     /// The clinic holds no such session.
     #[error("The clinic holds no such session")]
     NoSession,
+    /// Nothing of it is held any more.
+    #[error("Consent to this session was withdrawn: nothing of it is left")]
+    Withdrawn,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] ClinicStoreError),
@@ -27,7 +30,10 @@ pub enum ShowError {
 /// # Errors
 /// [`ShowError`].
 pub fn open(clinic: &Clinic, session: &str) -> Result<Record, ShowError> {
-    let found = clinic.store.newest_parcel(session)?.ok_or(ShowError::NoSession)?;
+    let Some(found) = clinic.store.newest_parcel(session)? else {
+        let is_withdrawn = clinic.store.is_withdrawn(session)?;
+        return Err(if is_withdrawn { ShowError::Withdrawn } else { ShowError::NoSession });
+    };
     let SealedParcel { box_id, revision, bytes } = found;
     let address = Address { clinic: &clinic.settings.clinic, box_id: &box_id, session, revision };
     Ok(clinic.keys.open(&bytes, &address)?)

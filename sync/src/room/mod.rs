@@ -13,9 +13,9 @@ use std::time::Duration;
 use shared::breaker::StateName;
 use shared::clock::Clock;
 use shared::error::report;
-use shared::seal::{ClinicPublic, sha256};
+use shared::seal::{AckResult, ClinicPublic, sha256};
 use shared::settings::Link;
-use shared::store::{Parcel, Store, StoreError};
+use shared::store::{Parcel, Store, StoreError, WITHDRAWAL};
 use shared::wire::{BoxHealth, Topics};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
@@ -168,11 +168,14 @@ impl Desk {
         let wall = self.room.clock.now().wall;
         let settled = self.room.store.acknowledge(&ack, wall).map_err(|why| give_up(&why))?;
         let (session_id, revision, result) = (&ack.session, ack.revision, ack.result.name());
-        if settled && ack.result == shared::seal::AckResult::Refused {
-            let reason = ack.reason.as_deref().unwrap_or("none given");
-            error!(session_id, revision, reason, "The clinic refused a parcel for good.");
-        } else {
-            info!(session_id, revision, result, settled, "The clinic acknowledged a parcel.");
+        let reason = ack.reason.as_deref().unwrap_or("none given");
+        match (settled && ack.result == AckResult::Refused, revision == WITHDRAWAL) {
+            (true, true) => {
+                error!(session_id, reason, "The clinic does not destroy what it has of a withdrawn session.")
+            }
+            (true, false) => error!(session_id, revision, reason, "The clinic refused a parcel for good."),
+            (false, true) => info!(session_id, settled, "The clinic holds nothing of a withdrawn session."),
+            (false, false) => info!(session_id, revision, result, settled, "The clinic acknowledged a parcel."),
         }
         Ok(())
     }
@@ -240,6 +243,14 @@ impl Desk {
 
     async fn send<L: Line>(&mut self, line: &mut L, parcel: &Parcel, now: Duration) -> Result<(), LinkError> {
         let Parcel { session, revision, .. } = parcel;
+        if *revision == WITHDRAWAL {
+            let message = self.room.store.withdrawal_message(session).map_err(|why| give_up(&why))?;
+            let topic = self.topics.withdrawal(&self.room.link.box_id, session);
+            line.publish(Publication::once(topic, message)).await?;
+            let tries = self.drain.parcel_sent(parcel, now);
+            info!(session_id = session, tries, "A withdrawal was sent.");
+            return Ok(());
+        }
         let bytes = self.room.store.parcel(session, *revision).map_err(|why| give_up(&why))?;
         let topic = self.topics.parcel(&self.room.link.box_id, session, *revision);
         match bytes {

@@ -39,6 +39,8 @@ pub struct Known {
     pub ended: bool,
     /// Whether a person dropped it.
     pub dropped: bool,
+    /// Whether consent to it was withdrawn.
+    pub withdrawn: bool,
     /// How often a person tried it again.
     pub retries: u32,
 }
@@ -56,6 +58,11 @@ pub fn is_held(clinic: &Connection, session: &str, revision: u32, sha256: &str) 
     Ok(found.is_some())
 }
 
+fn holds_any(clinic: &Connection, session: &str) -> Result<bool, String> {
+    let sql = "select exists (select 1 from parcels where session_id = ?1)";
+    clinic.query_row(sql, [session], |row| row.get(0)).map_err(text)
+}
+
 /// An acknowledgement on the wire must be true already.
 ///
 /// # Errors
@@ -65,6 +72,9 @@ pub fn acknowledged_truly(clinic: &Connection, payload: &[u8]) -> Result<(), Str
     let says_so = matches!(ack.result, AckResult::Stored | AckResult::Duplicate);
     if says_so && !is_held(clinic, &ack.session, ack.revision, &ack.sha256)? {
         return Err(format!("revision {} of {} was acknowledged before it was stored", ack.revision, ack.session));
+    }
+    if ack.result == AckResult::Withdrawn && holds_any(clinic, &ack.session)? {
+        return Err(format!("{} is said to be gone from the clinic, which holds a parcel of it", ack.session));
     }
     Ok(())
 }
@@ -93,7 +103,9 @@ impl Checker {
 
     /// Opens every record that is not stored as it was when it was last opened.
     fn open_records(&mut self) -> Result<(), String> {
-        let sql = "select session, revision, record from records";
+        // Those of a withdrawn session may have lost their key, and are about to go.
+        let sql = "select r.session, r.revision, r.record from records r join sessions s on s.id = r.session
+             where s.status <> 'withdrawn'";
         let rows: Vec<((String, u32), Vec<u8>)> =
             select(&self.room, sql, [], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
         let before = std::mem::take(&mut self.opened);
@@ -138,6 +150,7 @@ impl Checker {
         self.nothing_is_acknowledged_that_is_not_held()?;
         self.every_record_has_its_parcel()?;
         self.audio_is_there_until_it_may_go(&spool)?;
+        self.what_is_erased_is_gone(&spool)?;
         self.every_session_is_counted_once(sessions)?;
         self.what_was_done_is_written_down()?;
         self.no_window_takes_the_box_down_more_than_three_times(sessions, script)?;
@@ -159,7 +172,8 @@ impl Checker {
 
     fn every_record_has_its_parcel(&self) -> Result<(), String> {
         let sql = "select r.session from records r left join outbox o on o.session = r.session
-             and o.revision = r.revision where o.session is null";
+             and o.revision = r.revision join sessions s on s.id = r.session
+             where o.session is null and s.status <> 'withdrawn'";
         match self.room.query_row(sql, [], |row| row.get::<_, String>(0)).optional().map_err(text)? {
             Some(session) => Err(format!("the record of {session} has no parcel")),
             None => Ok(()),
@@ -178,7 +192,7 @@ impl Checker {
         };
         let diarized: BTreeSet<String> =
             acknowledged.into_iter().filter(is_diarized).map(|(session, _)| session).collect();
-        let sql = "select id, audio, dropped_at is not null from sessions";
+        let sql = "select id, audio, dropped_at is not null or status = 'withdrawn' from sessions";
         let rows: Vec<(String, String, bool)> =
             select(&self.room, sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         for (session, audio, dropped) in rows {
@@ -191,6 +205,27 @@ impl Checker {
             }
         }
         Ok(())
+    }
+
+    /// A session is told to be erased once neither keys nor recording nor rows of it are left, and what was withdrawn stays so.
+    fn what_is_erased_is_gone(&self, spool: &impl Fn(&str) -> bool) -> Result<(), String> {
+        let sql = "select session from erasures where erased_at is not null";
+        let erased: Vec<String> = select(&self.room, sql, [], |row| row.get(0))?;
+        for session in erased {
+            let sql = "select exists (select 1 from work where session = ?1 union all select 1 from windows where session = ?1
+                 union all select 1 from records where session = ?1 union all select 1 from outbox where session = ?1)";
+            let has_rows: bool = self.room.query_row(sql, [&session], |row| row.get(0)).map_err(text)?;
+            let has_text_key = self.keys.get(&session, Purpose::Content).map_err(text)?.is_some();
+            if has_rows || has_text_key || self.has_audio_key(&session)? || spool(&session) {
+                return Err(format!("{session} is said to be erased, and something of it is left"));
+            }
+        }
+        let sql = "select session from erasures e join sessions s on s.id = e.session
+             where e.why = 'withdrawn' and s.status <> 'withdrawn'";
+        match self.room.query_row(sql, [], |row| row.get::<_, String>(0)).optional().map_err(text)? {
+            Some(session) => Err(format!("{session} was withdrawn and is back")),
+            None => Ok(()),
+        }
     }
 
     /// Conservation: recorded = the sum of the ledger's terms, counted here in other words.
@@ -210,7 +245,8 @@ impl Checker {
     fn what_was_done_is_written_down(&self) -> Result<(), String> {
         let sql = "with done (session, action) as (
                select id, 'session_started' from sessions
-               union all select id, 'session_ended' from sessions where ended_at is not null
+               union all select id, 'session_ended' from sessions where ended_at is not null and status <> 'withdrawn'
+               union all select id, 'session_withdrawn' from sessions where status = 'withdrawn'
                union all select id, 'session_dropped' from sessions where dropped_at is not null
                union all select id, 'audio_destroyed' from sessions where audio = 'destroyed')
              select action || ' of ' || session from done where not exists (
@@ -311,7 +347,10 @@ impl Checker {
     /// # Errors
     /// What SQLite says.
     pub fn unfinished(&self) -> Result<String, String> {
-        let sql = "select 'session ' || id || ' is ' || status from sessions where status not in ('done', 'failed')
+        let sql = "select 'session ' || id || ' is ' || status from sessions
+               where status not in ('done', 'failed', 'withdrawn')
+             union all select 'withdrawal of ' || session || ' is not carried out' from erasures
+               where erased_at is null or cleaned_at is null or clinic = 'owed'
              union all select 'parcel ' || session || '/' || revision || ' is ' || state from outbox
                where state <> 'acknowledged'";
         let rows: Vec<String> = select(&self.room, sql, [], |row| row.get(0))?;
@@ -360,6 +399,13 @@ impl Checker {
                 .query_row("select status from therapy_sessions where id = ?1", [&session], |row| row.get(0))
                 .optional()
                 .map_err(text)?;
+            let is_withdrawn = sessions.get(&session).is_some_and(|s| s.withdrawn);
+            if is_withdrawn != (status == "withdrawn") {
+                return Err(format!("{session} is {status}, withdrawn: {is_withdrawn}"));
+            }
+            if is_withdrawn && (at_clinic.is_none() || at_clinic.as_deref() == Some("withdrawn")) {
+                continue;
+            }
             if at_clinic.as_deref() != Some(status.as_str()) {
                 return Err(format!("{session} is {status} in the room and {at_clinic:?} at the clinic"));
             }

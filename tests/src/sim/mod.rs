@@ -180,6 +180,7 @@ impl World {
             82..86 => self.move_a_breaker()?,
             86..91 => self.drop_one().await?,
             91..94 => self.drop_a_probe().await?,
+            94..97 => self.withdraw_one().await?,
             _ => self.retry_one()?,
         }
         Ok(())
@@ -219,6 +220,9 @@ impl World {
                 break;
             }
             known.windows += 1;
+        }
+        if self.dice.happens(0.2) {
+            drop(store.set_off_record(&id, self.dice.happens(0.7), now.wall));
         }
         if known.windows > 0 && (known.windows >= 4 || self.dice.happens(0.5)) {
             let samples = u64::from(known.windows) * WINDOW;
@@ -363,6 +367,22 @@ impl World {
         Ok(())
     }
 
+    /// Consent to a session is withdrawn, whatever it is at; or its clinic goes away right then.
+    async fn withdraw_one(&mut self) -> Done {
+        let Some(context) = self.room.context.clone() else { return Ok(()) };
+        let ids: Vec<String> = self.sessions.keys().cloned().collect();
+        let Some(id) = self.dice.one_of(&ids).cloned() else { return Ok(()) };
+        if context.store.withdraw(&id, true, context.now().wall).is_ok() {
+            let known = self.sessions.entry(id).or_default();
+            (known.withdrawn, known.ended) = (true, true);
+            for waiting in [&context.dropped, &context.work, &context.settled] {
+                waiting.notify_waiters();
+            }
+            tokio::time::sleep(self.dice.millis(0..2_500)).await;
+        }
+        Ok(())
+    }
+
     /// A breaker opens, and the session whose window is its probe is dropped meanwhile.
     async fn drop_a_probe(&mut self) -> Done {
         let task = *self.dice.one_of(&Task::ALL).ok_or("no task")?;
@@ -419,6 +439,8 @@ impl World {
                 | QueueError::NoAudio
                 | QueueError::Done
                 | QueueError::Dropped
+                | QueueError::Withdrawn
+                | QueueError::Expired
                 | QueueError::NoVoices,
             ) => Ok(false),
         }

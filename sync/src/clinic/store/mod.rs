@@ -6,6 +6,7 @@
 mod alerts;
 mod boxes;
 mod sessions;
+mod withdrawals;
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,9 +16,10 @@ use rusqlite::{Connection, TransactionBehavior};
 use shared::store::Disk;
 
 pub use boxes::{BoxRow, KeptEvent};
-pub use sessions::{Arrival, Held, SealedParcel, SessionRow};
+pub use sessions::{Arrival, Held, Kept, SealedParcel, SessionRow};
 
-const MIGRATIONS: &[&str] = &[include_str!("migration-1.sql"), include_str!("migration-2.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migration-1.sql"), include_str!("migration-2.sql"), include_str!("migration-3.sql")];
 
 /// How long a command waits while the server writes.
 const BUSY: Duration = Duration::from_secs(10);
@@ -62,6 +64,7 @@ impl ClinicStore {
         connection.busy_timeout(BUSY)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "secure_delete", true)?;
         migrate(&mut connection)?;
         if let Some(disk) = disk {
             disk.watch(&mut connection)?;

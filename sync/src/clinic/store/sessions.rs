@@ -5,6 +5,7 @@ use serde::Serialize;
 use shared::clock::WallTime;
 use shared::record::{Record, TimeQuality};
 
+use super::withdrawals::is_withdrawn;
 use super::{ClinicStore, ClinicStoreError};
 
 /// A parcel that was opened and may be kept.
@@ -26,6 +27,17 @@ pub struct Held {
     pub sha256: String,
     /// When it was committed, RFC 3339 UTC.
     pub received_at: String,
+}
+
+/// What became of a parcel that was to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// It is kept.
+    New,
+    /// One was kept before.
+    Before(Held),
+    /// Nothing of its session is held any more.
+    Withdrawn,
 }
 
 /// A parcel with what its seal is bound to.
@@ -156,16 +168,19 @@ impl ClinicStore {
     }
 
     /// Keeps a parcel and brings its session's row up to date, in one transaction. If another was kept first
-    /// under the same session and revision, nothing changes and that one is returned.
+    /// under the same session and revision, or its session was withdrawn, nothing changes.
     ///
     /// # Errors
     /// [`ClinicStoreError`].
-    pub fn keep(&self, arrival: &Arrival<'_>, now: WallTime) -> Result<Option<Held>, ClinicStoreError> {
+    pub fn keep(&self, arrival: &Arrival<'_>, now: WallTime) -> Result<Kept, ClinicStoreError> {
         let Arrival { record, parcel, sha256 } = arrival;
         let mut connection = self.lock();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if is_withdrawn(&transaction, &record.session_id)? {
+            return Ok(Kept::Withdrawn);
+        }
         if let Some(first) = held(&transaction, &record.session_id, record.revision)? {
-            return Ok(Some(first));
+            return Ok(Kept::Before(first));
         }
         let now = now.to_string();
         transaction.execute(
@@ -175,7 +190,7 @@ impl ClinicStore {
         )?;
         upsert(&transaction, record, &now)?;
         transaction.commit()?;
-        Ok(None)
+        Ok(Kept::New)
     }
 
     /// The newest sessions first, at most `limit`.

@@ -11,7 +11,7 @@ fn keep(world: &fixture::World, record: &fixture::Record) {
     let parcel = world.parcel(record);
     let sha256 = shared::seal::sha256(&parcel);
     let arrival = Arrival { record, parcel: &parcel, sha256: &sha256 };
-    assert!(world.clinic.store.keep(&arrival, world.clock.now().wall).unwrap().is_none());
+    assert_eq!(world.clinic.store.keep(&arrival, world.clock.now().wall).unwrap(), Kept::New);
 }
 
 /// The guide's two monitoring queries, in SQLite's words for `NOW() - INTERVAL '1 hour'`.
