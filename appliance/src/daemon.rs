@@ -21,6 +21,7 @@ use crate::control::{Control, router};
 use crate::engine::transcriber::ChildTranscriber;
 use crate::engine::voices::ChildVoices;
 use crate::keeper;
+use crate::panel;
 use crate::sessions::Sessions;
 use crate::windows::follow_all;
 use crate::worker::{diarization_lane, transcription_lane};
@@ -107,6 +108,7 @@ pub async fn run(root: Root) -> Result<(), DaemonError> {
     let earlier = context.clone();
     tokio::task::spawn_blocking(move || keeper::seal_earlier(&earlier));
     tokio::task::spawn_local(keeper::keep(context.clone(), Some(sessions.clone())));
+    let panel = panel::start(&context, &sessions);
     let listener = bind(&context.root)?;
     let app = router(Control { context: context.clone(), sessions: sessions.clone(), voices });
     info!(root = %context.root.path().display(), clinic = context.settings.link.as_ref().map(|l| l.clinic.as_str()), "Ready.");
@@ -121,6 +123,7 @@ pub async fn run(root: Root) -> Result<(), DaemonError> {
         () = told_to_stop() => info!("Stopping; a session being recorded goes on at the next start."),
     }
     drop(sd_notify::notify(&[sd_notify::NotifyState::Stopping]));
+    tokio::task::spawn_blocking(move || drop(panel)).await.ok();
     tokio::task::spawn_blocking(move || sessions.suspend()).await.ok();
     // What an engine was at is not the fault of its window.
     if let Err(why) = context.store.unclaim_running() {

@@ -8,7 +8,6 @@ use std::io;
 use std::path::Path;
 
 use shared::clock::WallTime;
-use shared::error::report;
 use shared::keys::{BoxKey, BoxKeys, Purpose};
 use shared::paths::Root;
 use shared::store::{KeyError, KeyStore, Store, StoreError};
@@ -95,11 +94,13 @@ fn keys_for_destroying(root: &Root) -> Result<KeyStore, ForgetError> {
     KeyStore::open(&root.key_store(), BoxKeys::only(any)).map_err(ForgetError::Key)
 }
 
-/// Takes away what was begun of a session that is none; what cannot be is taken away at the next start.
-pub fn begun(keys: &KeyStore, spool: &Path, session: &str) {
-    if let Err(why) = audio(keys, spool, session) {
-        tracing::warn!(session_id = session, error = %report(&why), "What was begun of a session could not be removed.");
-    }
+/// Takes away what was begun of a session that is none. What cannot be is taken away at the next start of the program.
+///
+/// # Errors
+/// [`ForgetError`].
+pub fn begun(context: &Context, session: &str) -> Result<(), ForgetError> {
+    audio(&context.keys, &context.spool_file(session), session)?;
+    context.keys.destroy_all(session).map(drop).map_err(ForgetError::Key)
 }
 
 /// As [`audio`], for a command that runs outside the service and so has no box key: destroying needs none.

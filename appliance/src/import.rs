@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use shared::breaker::Service;
-use shared::error::{CircuitBreakerOpenError, TaskFailure, TranscriptionError};
+use shared::error::{CircuitBreakerOpenError, TaskFailure, TranscriptionError, report};
 use shared::record::{Consent, GapCause, Status};
 use shared::store::{NewSession, SpeakerHint, StoreError};
 use shared::task::Task;
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::audio::SAMPLE_RATE_HZ;
@@ -53,6 +53,14 @@ pub async fn admit(context: &Context) -> Result<(), ImportError> {
     }
 }
 
+/// Takes away what was begun of a session that is none, or keeps nothing.
+fn forget(context: &Context, session: &str) {
+    if let Err(why) = forget::begun(context, session) {
+        let error = report(&why);
+        warn!(session_id = session, %error, "What was begun of an import could not be removed; the next start does it.");
+    }
+}
+
 /// Takes a file in and returns its session. A file that is no recording becomes a failed session that keeps nothing
 /// but its cause. Blocks while it decodes.
 ///
@@ -77,12 +85,12 @@ pub fn take_in(context: &Context, file: &Path, speakers: SpeakerHint) -> Result<
         };
         let samples = decoded.unwrap_or(0);
         if failed.is_some() {
-            forget::begun(&context.keys, &path, &id);
+            forget(context, &id);
         }
         context.store.import_session(&new, samples, failed.as_ref(), now.wall)?;
         Ok(samples)
     });
-    let samples = taken.inspect_err(|_| forget::begun(&context.keys, &path, &id))?;
+    let samples = taken.inspect_err(|_| forget(context, &id))?;
     info!(session_id = id, seconds = crate::audio::seconds(samples), "Imported.");
     context.begun.notify_waiters();
     context.settled.notify_waiters();

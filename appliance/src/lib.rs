@@ -23,6 +23,7 @@ pub mod ladder;
 pub mod ledger;
 pub mod measure;
 pub mod models;
+pub mod panel;
 pub mod prints;
 pub mod queue;
 pub mod replay;

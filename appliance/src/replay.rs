@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use shared::clock::WallTime;
 use shared::error::report;
 use shared::settings::Replay;
@@ -24,10 +25,10 @@ pub struct Night {
     looked_at: Option<Duration>,
 }
 
-/// The hour of the day, 0 to 23, in the box's time zone.
-fn local_hour(now: WallTime) -> u8 {
+/// The hour of the day, 0 to 23, in a time zone.
+fn hour_in(zone: &TimeZone, now: WallTime) -> u8 {
     let Ok(at) = jiff::Timestamp::from_millisecond(now.0) else { return 0 };
-    u8::try_from(jiff::tz::TimeZone::system().to_datetime(at).hour()).unwrap_or(0)
+    u8::try_from(zone.to_datetime(at).hour()).unwrap_or(0)
 }
 
 /// Whether an hour lies within the hours set; equal hours are the whole day.
@@ -49,7 +50,7 @@ impl Night {
     pub fn replay(&mut self, context: &Context) -> Result<(), StoreError> {
         let (settings, now) = (&context.settings.replay, context.now());
         let is_early = self.looked_at.is_some_and(|at| now.uptime.saturating_sub(at) < LOOK);
-        if !settings.enabled || is_early || !is_off_peak(local_hour(now.wall), settings) {
+        if !settings.enabled || is_early || !is_off_peak(hour_in(&TimeZone::system(), now.wall), settings) {
             return Ok(());
         }
         self.looked_at = Some(now.uptime);
@@ -87,5 +88,18 @@ mod tests {
         assert_eq!(hours(1, 5), [1, 2, 3, 4]);
         assert_eq!(hours(22, 2), [0, 1, 22, 23]);
         assert_eq!(hours(7, 7).len(), 24);
+    }
+
+    /// In one night the hour from two to three is left out, in another it comes twice.
+    #[test]
+    fn a_night_with_daylight_saving_is_an_hour_shorter_or_longer_and_never_missed() {
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let off_peak = |date: &str, settings: &Replay| {
+            let evening: jiff::Timestamp = format!("{date}T18:00:00Z").parse().unwrap();
+            let hours = (0..16).map(|hour| WallTime(evening.as_millisecond() + hour * 3_600_000));
+            hours.filter(|at| is_off_peak(hour_in(&berlin, *at), settings)).count()
+        };
+        let night = Replay::default();
+        assert_eq!(["2026-03-27", "2026-03-28", "2026-10-24"].map(|date| off_peak(date, &night)), [4, 3, 5]);
     }
 }

@@ -76,7 +76,7 @@ mod tests {
     use shared::record::{Consent, DiarizationStatus, Status};
     use shared::seal::{Ack, AckResult};
     use shared::settings::Settings;
-    use shared::store::{Finish, NewSession, SpeakerHint};
+    use shared::store::{Finish, NewSession, SpeakerHint, WindowRow};
     use std::sync::Arc;
 
     use crate::spool::SpoolWriter;
@@ -101,6 +101,8 @@ mod tests {
             speakers: SpeakerHint::default(),
         };
         context.store.begin_session(&new, now.wall).unwrap();
+        let window = WindowRow { number: 0, start_sample: 0, end_sample: 16_000, blind_cut: false };
+        context.store.add_window(id, &window, &[], 16_000).unwrap();
         context.store.end_session(id, 16_000, now.wall, now.wall).unwrap();
         let (status, diarization_status) = outcome;
         let finish = Finish {

@@ -10,9 +10,9 @@ mod consent;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use shared::clock::Elapsed;
+use shared::clock::{Elapsed, WallTime};
 use shared::error::report;
-use shared::record::{Consent, GapCause, Status};
+use shared::record::{Consent, GapCause, Status, TimeQuality};
 use shared::store::{Actor, By, NewSession, SessionRow, SpeakerHint, StoreError};
 use tracing::{error, info, warn};
 use uuid::Uuid;
@@ -25,6 +25,8 @@ use crate::context::Context;
 use crate::forget;
 use crate::spool::{Left, SpoolError, SpoolReader, SpoolWriter};
 
+/// How many failed starts are cleaned up after without a restart: nobody presses a button more often on a full disk.
+const LEFT: usize = 32;
 /// How long ending waits for the microphone's last samples.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -74,13 +76,16 @@ pub struct Sessions {
     context: Arc<Context>,
     door: Arc<dyn MicrophoneDoor>,
     slot: Mutex<Slot>,
+    /// What was begun of sessions that are none and could not be removed: tried again every second. One for each start that
+    /// failed on a full disk; what is more than [`LEFT`] waits for the next start of the program.
+    left: Mutex<Vec<String>>,
 }
 
 impl Sessions {
     /// No session yet.
     #[must_use]
     pub fn new(context: Arc<Context>, door: Arc<dyn MicrophoneDoor>) -> Self {
-        Self { context, door, slot: Mutex::new(Slot::Idle) }
+        Self { context, door, slot: Mutex::new(Slot::Idle), left: Mutex::default() }
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {
@@ -143,7 +148,7 @@ impl Sessions {
         let id = Uuid::new_v4().to_string();
         let path = self.context.spool_file(&id);
         let begun = SpoolWriter::begin(&path, &self.context.keys, &id, &now);
-        let spool = begun.inspect_err(|_| forget::begun(&self.context.keys, &self.context.spool_file(&id), &id))?;
+        let spool = begun.inspect_err(|_| self.forget(&id))?;
         let new = NewSession {
             id: id.clone(),
             started_at: now.wall,
@@ -153,11 +158,28 @@ impl Sessions {
             speakers,
         };
         if let Err(why) = self.context.store.begin_session(&new, now.wall) {
-            forget::begun(&self.context.keys, &self.context.spool_file(&id), &id);
+            self.forget(&id);
             return Err(why.into());
         }
         let clock = self.context.clock.clone();
         Ok((id, Recording::begin(self.door.clone(), Some(microphone), spool, clock, Beginning::default())))
+    }
+
+    /// Takes away what was begun of a session that is none.
+    fn forget(&self, session: &str) {
+        if let Err(why) = forget::begun(&self.context, session) {
+            warn!(session_id = session, error = %report(&why), "What was begun of a session could not be removed; trying again.");
+            let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+            if left.len() < LEFT {
+                left.push(session.to_owned());
+            }
+        }
+    }
+
+    /// Tries again to take away what could not be.
+    fn forget_what_is_left(&self) {
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.retain(|session| forget::begun(&self.context, session).is_err());
     }
 
     /// Ends the session being recorded; `session` names it if the caller means a particular one. Blocks until the
@@ -204,9 +226,29 @@ impl Sessions {
         };
         let now = self.context.now().wall;
         self.context.store.end_session(session, samples, now, By { actor, at: now })?;
+        self.date(session, samples, now);
         self.context.settled.notify_waiters();
         info!(session_id = session, seconds = crate::audio::seconds(samples), "Recording ended.");
         Ok(())
+    }
+
+    /// A session that began before the clock was right is dated from its end, if it is right by now: samples tell how long
+    /// ago that was.
+    fn date(&self, session: &str, samples: u64, ended_at: WallTime) {
+        let is_right = match self.context.time_quality() {
+            TimeQuality::Synchronized => self.context.store.session(session).map(|row| row.time_quality),
+            TimeQuality::Unsynchronized => return,
+        };
+        let lasted = i64::try_from(crate::audio::duration(samples).as_millis()).unwrap_or(i64::MAX);
+        let dated = is_right.and_then(|at_start| match at_start {
+            TimeQuality::Synchronized => Ok(()),
+            TimeQuality::Unsynchronized => {
+                self.context.store.date(session, WallTime(ended_at.0.saturating_sub(lasted)))
+            }
+        });
+        if let Err(why) = dated {
+            warn!(session_id = session, error = %report(&why), "The session keeps the date of a clock that was not right.");
+        }
     }
 
     /// Puts what was gathered on the disk and leaves the session to the next start, which goes on with it. Nothing is
@@ -224,6 +266,7 @@ impl Sessions {
     /// # Errors
     /// What the store says.
     pub fn settle(&self) -> Result<(), StoreError> {
+        self.forget_what_is_left();
         let overdue = self.overdue();
         if let Some((session, why)) = overdue {
             warn!(session_id = session, why, "The session is ended.");
@@ -283,10 +326,13 @@ impl Sessions {
         let since = left.at.clone().unwrap_or_else(|| now.clone());
         let down = now.since(&since);
         let limit = Duration::from_secs_f64(self.context.settings.capture.resume_within);
+        // After a reboot the wall clock is all there is. Where it went back nobody knows how long the box was away, and whoever
+        // is in the room by now may never have consented.
+        let is_unknown = matches!(down, Elapsed::Rebooted(_)) && now.wall < since.wall;
         let mut slot = self.slot();
-        if left.ended || down.duration() > limit || !matches!(*slot, Slot::Idle) {
+        if left.ended || is_unknown || down.duration() > limit || !matches!(*slot, Slot::Idle) {
             let seconds = down.duration().as_secs_f64();
-            warn!(session_id = session.id, seconds, "The session ends where it stopped.");
+            warn!(session_id = session.id, seconds, is_unknown, "The session ends where it stopped.");
             self.context.store.end_session(&session.id, left.samples, since.wall, now.wall)?;
             return Ok(());
         }

@@ -129,6 +129,12 @@ impl ClinicPublic {
         if parcel.len() > MAX_PARCEL_BYTES { Err(SealError::TooLarge) } else { Ok(parcel) }
     }
 
+    /// Whether `ack` says of itself that other keys than these have signed it.
+    #[must_use]
+    pub fn is_of_others(&self, ack: &Ack) -> bool {
+        ack.key_id != hex::encode(key_id(&self.signing.to_bytes()))
+    }
+
     /// Whether `ack` was signed by this clinic for `clinic` and `box_id`.
     #[must_use]
     pub fn believes(&self, ack: &Ack, clinic: &str, box_id: &str) -> bool {
@@ -138,27 +144,14 @@ impl ClinicPublic {
     }
 }
 
-/// The clinic's private keys.
-pub struct ClinicKeys {
+/// One sealing and one signing key, which boxes learn together.
+struct Pair {
     sealing: SealingPrivate,
     signing: SigningKey,
 }
 
-/// The clinic's private keys as they lie in its key file.
-#[derive(Serialize, Deserialize)]
-pub struct ClinicKeyFile {
-    /// Format version, 1.
-    pub version: u32,
-    /// X25519 private key, hexadecimal.
-    pub sealing_private: String,
-    /// Ed25519 private key, hexadecimal.
-    pub signing_private: String,
-}
-
-impl ClinicKeys {
-    /// Makes a fresh pair of pairs from the system's randomness.
-    #[must_use]
-    pub fn generate() -> Self {
+impl Pair {
+    fn generate() -> Self {
         let mut rng = rand::rngs::StdRng::from_os_rng();
         let (sealing, _) = X25519HkdfSha256::gen_keypair(&mut rng);
         let mut seed = [0; 32];
@@ -166,35 +159,112 @@ impl ClinicKeys {
         Self { sealing, signing: SigningKey::from_bytes(&seed) }
     }
 
-    /// As written by [`ClinicKeys::to_file`].
-    ///
-    /// # Errors
-    /// [`SealError::Key`].
-    pub fn from_file(file: &ClinicKeyFile) -> Result<Self, SealError> {
-        let sealing = hex::decode(&file.sealing_private).map_err(|_| SealError::Key)?;
+    fn from_hex(pair: &ClinicKeyPair) -> Result<Self, SealError> {
+        let sealing = hex::decode(&pair.sealing_private).map_err(|_| SealError::Key)?;
         let seed: [u8; 32] =
-            hex::decode(&file.signing_private).ok().and_then(|b| b.try_into().ok()).ok_or(SealError::Key)?;
+            hex::decode(&pair.signing_private).ok().and_then(|b| b.try_into().ok()).ok_or(SealError::Key)?;
         Ok(Self {
             sealing: SealingPrivate::from_bytes(&sealing).map_err(|_| SealError::Key)?,
             signing: SigningKey::from_bytes(&seed),
         })
     }
 
-    /// For the key file, which only the service may read.
-    #[must_use]
-    pub fn to_file(&self) -> ClinicKeyFile {
-        ClinicKeyFile {
-            version: 1,
+    fn to_hex(&self) -> ClinicKeyPair {
+        ClinicKeyPair {
             sealing_private: hex::encode(self.sealing.to_bytes()),
             signing_private: hex::encode(self.signing.to_bytes()),
         }
     }
 
-    /// The public halves in hexadecimal: sealing, signing.
+    fn sealing_public(&self) -> Vec<u8> {
+        X25519HkdfSha256::sk_to_pk(&self.sealing).to_bytes().to_vec()
+    }
+
+    fn id(&self) -> [u8; KEY_ID_BYTES] {
+        key_id(&self.sealing_public())
+    }
+}
+
+/// The clinic's private keys: those that boxes are told now, and before them those that earlier boxes still use and that
+/// earlier parcels open with.
+pub struct ClinicKeys {
+    now: Pair,
+    earlier: Vec<Pair>,
+}
+
+/// Two private keys, hexadecimal.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ClinicKeyPair {
+    /// X25519.
+    pub sealing_private: String,
+    /// Ed25519.
+    pub signing_private: String,
+}
+
+/// The clinic's private keys as they lie in its key file.
+#[derive(Serialize, Deserialize)]
+pub struct ClinicKeyFile {
+    /// Format version, 1.
+    pub version: u32,
+    /// Those of now.
+    #[serde(flatten)]
+    pub now: ClinicKeyPair,
+    /// Those before, the latest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<ClinicKeyPair>,
+}
+
+impl ClinicKeys {
+    /// Makes a fresh pair of pairs from the system's randomness.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self { now: Pair::generate(), earlier: Vec::new() }
+    }
+
+    /// Makes fresh keys for boxes that are enrolled from now on. Those of before go on opening what was sealed to them, and
+    /// signing for boxes that know only them.
+    #[must_use]
+    pub fn rotated(self) -> Self {
+        let Self { now, mut earlier } = self;
+        earlier.insert(0, now);
+        Self { now: Pair::generate(), earlier }
+    }
+
+    /// As written by [`ClinicKeys::to_file`].
+    ///
+    /// # Errors
+    /// [`SealError::Key`].
+    pub fn from_file(file: &ClinicKeyFile) -> Result<Self, SealError> {
+        let earlier = file.earlier.iter().map(Pair::from_hex).collect::<Result<_, _>>()?;
+        Ok(Self { now: Pair::from_hex(&file.now)?, earlier })
+    }
+
+    /// For the key file, which only the service may read.
+    #[must_use]
+    pub fn to_file(&self) -> ClinicKeyFile {
+        ClinicKeyFile { version: 1, now: self.now.to_hex(), earlier: self.earlier.iter().map(Pair::to_hex).collect() }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Pair> {
+        std::iter::once(&self.now).chain(&self.earlier)
+    }
+
+    /// The names of the sealing keys, hexadecimal, as parcels bear them: that of now first.
+    #[must_use]
+    pub fn ids(&self) -> Vec<String> {
+        self.all().map(|pair| hex::encode(pair.id())).collect()
+    }
+
+    /// The public halves that boxes are told now, in hexadecimal: sealing, signing.
     #[must_use]
     pub fn public_hex(&self) -> (String, String) {
-        let sealing = X25519HkdfSha256::sk_to_pk(&self.sealing).to_bytes();
-        (hex::encode(sealing), hex::encode(self.signing.verifying_key().to_bytes()))
+        (hex::encode(self.now.sealing_public()), hex::encode(self.now.signing.verifying_key().to_bytes()))
+    }
+
+    /// The keys that whoever sealed a parcel was told, if they are this clinic's.
+    fn of(&self, parcel: &[u8]) -> Option<&Pair> {
+        let id = parcel.strip_prefix(MAGIC)?.get(..KEY_ID_BYTES)?;
+        self.all().find(|pair| pair.id() == id)
     }
 
     /// Opens a parcel.
@@ -206,16 +276,13 @@ impl ClinicKeys {
         if rest.len() < KEY_ID_BYTES + ENCAPSULATED_BYTES {
             return Err(SealError::Malformed);
         }
-        let (id, rest) = rest.split_at(KEY_ID_BYTES);
-        if id != key_id(&X25519HkdfSha256::sk_to_pk(&self.sealing).to_bytes()) {
-            return Err(SealError::OtherKey);
-        }
-        let (encapsulated, sealed) = rest.split_at(ENCAPSULATED_BYTES);
+        let pair = self.of(parcel).ok_or(SealError::OtherKey)?;
+        let (encapsulated, sealed) = rest[KEY_ID_BYTES..].split_at(ENCAPSULATED_BYTES);
         let encapsulated =
             <X25519HkdfSha256 as hpke::Kem>::EncappedKey::from_bytes(encapsulated).map_err(|_| SealError::Malformed)?;
         let packed = hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, X25519HkdfSha256>(
             &OpModeR::Base,
-            &self.sealing,
+            &pair.sealing,
             &encapsulated,
             INFO,
             sealed,
@@ -233,13 +300,23 @@ impl ClinicKeys {
         if is_the_one { Ok(record) } else { Err(SealError::NoRecord) }
     }
 
-    /// Signs an acknowledgement for `box_id`.
+    /// Signs an acknowledgement of a parcel for `box_id`: by the key that was told together with the one it is sealed to.
     #[must_use]
-    pub fn sign(&self, mut ack: Ack, clinic: &str, box_id: &str) -> Ack {
-        ack.key_id = hex::encode(key_id(&self.signing.verifying_key().to_bytes()));
-        ack.signature = hex::encode(self.signing.sign(&ack.signed_bytes(clinic, box_id)).to_bytes());
-        ack
+    pub fn sign(&self, ack: Ack, parcel: &[u8], clinic: &str, box_id: &str) -> Ack {
+        signed(self.of(parcel).unwrap_or(&self.now), ack, clinic, box_id)
     }
+
+    /// Signs what is about no parcel by every key: nobody knows which ones the box was told.
+    #[must_use]
+    pub fn sign_by_all(&self, ack: &Ack, clinic: &str, box_id: &str) -> Vec<Ack> {
+        self.all().map(|pair| signed(pair, ack.clone(), clinic, box_id)).collect()
+    }
+}
+
+fn signed(pair: &Pair, mut ack: Ack, clinic: &str, box_id: &str) -> Ack {
+    ack.key_id = hex::encode(key_id(&pair.signing.verifying_key().to_bytes()));
+    ack.signature = hex::encode(pair.signing.sign(&ack.signed_bytes(clinic, box_id)).to_bytes());
+    ack
 }
 
 /// What became of a parcel at the clinic.
@@ -392,6 +469,7 @@ mod tests {
                 key_id: String::new(),
                 signature: String::new(),
             },
+            b"parcel",
             "north",
             "room-1",
         );

@@ -69,6 +69,8 @@ pub struct Settings {
     pub capture: Capture,
     /// What a site demands of a session.
     pub session: Session,
+    /// The button and the lights.
+    pub panel: Panel,
     /// When no session is begun.
     pub admission: Admission,
     /// How long a box keeps what the clinic has.
@@ -173,6 +175,45 @@ pub struct Capture {
 impl Default for Capture {
     fn default() -> Self {
         Self { device: "default".into(), resume_within: 60.0 }
+    }
+}
+
+/// The button and the lights, as lines of a GPIO chip; what is not named is not there.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Panel {
+    /// The chip's file in `/dev`.
+    pub chip: String,
+    /// The button's line: a switch to ground, pulled up by the chip.
+    pub button: Option<u32>,
+    /// Lit while a session is recorded.
+    pub recording_light: Option<u32>,
+    /// Lit while it is off the record.
+    pub paused_light: Option<u32>,
+    /// Lit while somebody should look; blinks when the button could not do what it was pressed for.
+    pub trouble_light: Option<u32>,
+    /// What the consent of a session rests on that the button starts, e.g. `verbal`. Without it, and where a site demands
+    /// consent, the button starts none.
+    pub consent: Option<String>,
+}
+
+impl Default for Panel {
+    fn default() -> Self {
+        Self {
+            chip: "gpiochip0".into(),
+            button: None,
+            recording_light: None,
+            paused_light: None,
+            trouble_light: None,
+            consent: None,
+        }
+    }
+}
+
+impl Panel {
+    /// The lines that are named, the button's first.
+    pub fn lines(&self) -> impl Iterator<Item = u32> {
+        [self.button, self.recording_light, self.paused_light, self.trouble_light].into_iter().flatten()
     }
 }
 
@@ -404,6 +445,11 @@ impl Settings {
         for (name, value) in degrees {
             in_range(name, value, (0.0..=150.0).contains(&value), "between 0 and 150 degrees Celsius")?;
         }
+        let lines: Vec<u32> = self.panel.lines().collect();
+        let is_once = lines.iter().enumerate().all(|(at, line)| !lines[..at].contains(line));
+        in_range("panel", format!("{lines:?}"), is_once, "a line of its own for the button and for each light")?;
+        let chip = &self.panel.chip;
+        in_range("panel.chip", chip, !chip.contains('/') && !chip.is_empty(), "the name of a file in /dev")?;
         if let Some(link) = &self.link {
             in_range("link.clinic", &link.clinic, is_id(&link.clinic), "1 to 32 of a-z, 0-9 and -")?;
             in_range(

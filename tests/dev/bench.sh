@@ -1,12 +1,12 @@
 # shellcheck shell=bash
 # ./dev bench: figures, beside whisper.cpp in the same run and against references, by other people's scorers; or of one
-# thing alone: memory, times of words, likeness of voices, steps of the segmentation network.
+# thing alone: memory, times of words, likeness of voices, steps of the segmentation network, what recording costs.
 
 bench() {
     local what=${1:-}
     case "$*" in
-    '' | --memory | '--memory --segmentation' | --words | --voices | --steps) ;;
-    *) wrong_usage "bench takes nothing, --memory [--segmentation], --words, --voices or --steps" ;;
+    '' | --memory | '--memory --segmentation' | --words | --voices | --steps | --idle) ;;
+    *) wrong_usage "bench takes nothing, --memory [--segmentation], --words, --voices, --steps or --idle" ;;
     esac
     local shared venv=$target/bench given
     shared=$(dirname "$top")/shared
@@ -15,7 +15,7 @@ bench() {
     given=(--roomscribe "$target/release/roomscribe" --shared "$shared")
     case $what in
     --words) set_up "${packages_build[@]}" libespeak-ng1 espeak-ng-data ;;
-    --memory | --voices) set_up "${packages_build[@]}" ;;
+    --memory | --voices | --idle) set_up "${packages_build[@]}" ;;
     *)
         set_up "${packages_build[@]}" python3-venv
         step "Scorers (jiwer, pyannote.metrics) and whisper.cpp (pywhispercpp)" scorers "$venv"
@@ -27,6 +27,10 @@ bench() {
     --memory)
         say "-- Memory (about a quarter of an hour on an idle machine)"
         python3 tests/tools/memory.py "${given[@]}" "${@:2}"
+        ;;
+    --idle)
+        say "-- What recording costs (eighteen minutes)"
+        python3 tests/tools/idle.py "${given[@]}"
         ;;
     --words) python3 tests/tools/word_times.py "${given[@]}" ;;
     --voices) python3 tests/tools/likeness.py "${given[@]}" ;;

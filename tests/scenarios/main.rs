@@ -12,6 +12,7 @@ mod engine_faults;
 mod engine_nonsense;
 mod engine_restarts;
 mod exports;
+mod full_disk;
 mod guide_queries;
 mod health;
 mod interruptions;

@@ -21,6 +21,7 @@ pub mod broker;
 pub mod engine;
 pub mod faults;
 pub mod microphone;
+pub mod positions;
 pub mod postgres;
 pub mod recordings;
 pub mod sim;

@@ -1,5 +1,5 @@
 use super::*;
-use shared::clock::SystemClock;
+use shared::clock::{Clock, ScriptedClock, SystemClock};
 use shared::paths::Root;
 use shared::settings::Settings;
 
@@ -162,5 +162,79 @@ fn a_session_that_is_off_the_record_or_lasts_too_long_is_ended() {
         assert!(sessions.recording().is_none());
         let last = context.store.audit_log(None, 99).unwrap().rows.pop().unwrap();
         assert_eq!((last.actor.as_str(), last.action.as_str()), ("box", "session_ended"));
+    }
+}
+
+fn box_with(folder: &std::path::Path, clock: &Arc<ScriptedClock>) -> (Arc<Context>, Sessions) {
+    let opened = Context::open(Root::new(folder), Settings::default(), clock.clone(), None);
+    let context = Arc::new(opened.unwrap());
+    (context.clone(), Sessions::new(context, Arc::new(Quiet)))
+}
+
+/// A board without a battery: it is 1970 until a time server answers, in the middle of the session.
+#[test]
+fn a_session_that_began_without_a_clock_is_dated_from_its_end_and_loses_no_sample() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ScriptedClock::new());
+    let right = clock.now().wall;
+    clock.set_wall(WallTime(40_000));
+    let (context, sessions) = box_with(folder.path(), &clock);
+    let id = sessions.start(Some("verbal".into()), None, SpeakerHint::default()).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    clock.set_wall(right);
+    std::fs::create_dir_all(context.root.time_synchronized().parent().unwrap()).unwrap();
+    std::fs::write(context.root.time_synchronized(), "").unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    sessions.stop(None).unwrap();
+    let row = context.store.session(&id).unwrap();
+    let spool = SpoolReader::open(&context.spool_file(&id), &context.keys, &id).unwrap();
+    assert_eq!((spool.gaps(), spool.samples()), (vec![], row.samples), "a step of the clock is no gap");
+    let lasted = crate::audio::duration(row.samples).as_millis() as i64;
+    assert_eq!((row.time_quality, row.started_at.0), (TimeQuality::Synchronized, right.0 - lasted));
+}
+
+#[test]
+fn a_clock_that_is_set_while_a_session_lasts_changes_neither_its_length_nor_its_gaps() {
+    for step in [-86_400_000, -3_600_000, 3_600_000, 86_400_000_i64] {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ScriptedClock::new());
+        let (context, sessions) = box_with(folder.path(), &clock);
+        let id = sessions.start(Some("verbal".into()), None, SpeakerHint::default()).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        clock.set_wall(WallTime(clock.now().wall.0 + step));
+        // A restart of the program counts its downtime in uptime, whatever the wall clock says.
+        sessions.suspend();
+        drop((context, sessions));
+        clock.pass(Duration::from_secs(7));
+        let (context, sessions) = box_with(folder.path(), &clock);
+        sessions.take_up().unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        sessions.stop(None).unwrap();
+        let spool = SpoolReader::open(&context.spool_file(&id), &context.keys, &id).unwrap();
+        let gaps = spool.gaps();
+        let seconds = crate::audio::seconds(gaps[0].0.end - gaps[0].0.start);
+        assert_eq!((gaps.len(), gaps[0].1), (1, GapCause::Restart), "step {step}: {gaps:?}");
+        assert!((6.5..7.5).contains(&seconds), "step {step}: {seconds} s");
+    }
+}
+
+/// It used to go on with the session, whoever was in the room by then.
+#[test]
+fn after_a_reboot_with_a_clock_that_went_back_a_session_is_not_gone_on_with() {
+    for (wall, goes_on) in [(20_000, true), (-1, false), (3_600_000, false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ScriptedClock::new());
+        let (context, sessions) = box_with(folder.path(), &clock);
+        let id = sessions.start(Some("verbal".into()), None, SpeakerHint::default()).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        sessions.suspend();
+        drop((context, sessions));
+        clock.set_wall(WallTime(clock.now().wall.0 + wall));
+        clock.reboot("b");
+        let (context, sessions) = box_with(folder.path(), &clock);
+        sessions.take_up().unwrap();
+        assert_eq!(sessions.recording().is_some(), goes_on, "the wall clock moved {wall} ms");
+        let status = context.store.session(&id).unwrap().status;
+        assert_eq!(status, if goes_on { Status::Recording } else { Status::Queued });
     }
 }

@@ -369,6 +369,18 @@ impl Store {
         Ok(())
     }
 
+    /// A session began at `started_at`, by a clock that follows a time server.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn date(&self, id: &str, started_at: WallTime) -> Result<(), StoreError> {
+        self.lock().execute(
+            "update sessions set started_at = ?2, time_quality = ?3 where id = ?1",
+            params![id, started_at.0, quality_name(TimeQuality::Synchronized)?],
+        )?;
+        Ok(())
+    }
+
     /// Begins a session whose recording has ended already, of this length: one that was imported. `failed`, if given,
     /// is why there is no sound in it; such a session keeps no audio.
     ///

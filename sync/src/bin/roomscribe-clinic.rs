@@ -59,6 +59,12 @@ enum Command {
     /// Run until told to stop.
     #[command(after_help = "Example:\n  roomscribe-clinic --root /tmp/clinic run")]
     Run,
+    /// List the clinic's keys, or make new ones for boxes that are enrolled from now on.
+    #[command(after_help = "Example:\n  roomscribe-clinic keys rotate")]
+    Keys {
+        #[command(subcommand)]
+        action: KeysAction,
+    },
     /// List what the clinic holds; metadata only.
     #[command(after_help = "Example:\n  roomscribe-clinic sessions --json")]
     Sessions {
@@ -80,6 +86,14 @@ enum Command {
     },
 }
 
+#[derive(Subcommand)]
+enum KeysAction {
+    /// The names of the keys, as parcels bear them: that of now first.
+    List,
+    /// Make new keys. Those of before are kept: nothing else opens what was sealed to them.
+    Rotate,
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -91,6 +105,7 @@ async fn main() -> ExitCode {
         Command::Init { clinic, server, broker, listen } => init(&root, &clinic, &server, &broker, listen),
         Command::Invite { box_id, broker } => invite(&root, &box_id, broker.as_deref()),
         Command::Run => run(&root).await,
+        Command::Keys { action } => keys(&root, &action),
         Command::Sessions { json, limit } => sessions(&root, json, limit),
         Command::Show { session, json } => show(&root, &session, json),
     };
@@ -124,6 +139,25 @@ fn invite(root: &Root, box_id: &str, at: Option<&str>) -> Result<(), Failure> {
     let settings = load(root)?;
     let keys = setup::keys(root).map_err(failed)?;
     let text = setup::invite(&settings, &keys, box_id, at).map_err(|why| Failure::Usage(why.to_string()))?;
+    print(&text)
+}
+
+fn keys(root: &Root, action: &KeysAction) -> Result<(), Failure> {
+    let (ids, is_new) = match action {
+        KeysAction::List => (setup::keys(root).map_err(failed)?.ids(), false),
+        KeysAction::Rotate => (setup::rotate(root).map_err(failed)?.ids(), true),
+    };
+    let mut text = String::new();
+    for (at, id) in ids.iter().enumerate() {
+        text.push_str(&format!("{id}  {}\n", if at == 0 { "now" } else { "earlier" }));
+    }
+    if is_new {
+        text.push_str(
+            "Keep a copy of the keys folder in a safe place, and restart roomscribe-clinic, every server of it.\n\
+             Boxes go on with the keys they were told. To each, one after the other, give the new ones:\n  \
+             roomscribe-clinic invite room-1 > link.toml, and on the box: roomscribe-sync enrol --from link.toml\n",
+        );
+    }
     print(&text)
 }
 

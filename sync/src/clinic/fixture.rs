@@ -51,6 +51,15 @@ impl World {
         Self { clinic, ..self }
     }
 
+    /// The same folder and records with new keys; `public` are those that boxes are told from now on.
+    pub fn rotated(self) -> Self {
+        let keys = ClinicKeys::from_file(&self.clinic.keys.to_file()).unwrap().rotated();
+        let (sealing, signing) = keys.public_hex();
+        let public = ClinicPublic::from_hex(&sealing, &signing).unwrap();
+        let clinic = clinic(self.folder.path(), keys, self.clock.clone());
+        Self { clinic, public, ..self }
+    }
+
     /// Where its files lie.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -94,13 +94,14 @@ fn reason(why: &SealError) -> &'static str {
 pub fn take(clinic: &Clinic, label: &Label, parcel: &[u8]) -> Result<Ack, ClinicStoreError> {
     let sha256 = sha256(parcel);
     let answer = decide(clinic, label, parcel, &sha256)?;
-    Ok(signed(clinic, label, sha256, answer))
+    let ack = unsigned(clinic, label, sha256, answer);
+    Ok(clinic.keys.sign(ack, parcel, &clinic.settings.clinic, &label.box_id))
 }
 
-fn signed(clinic: &Clinic, label: &Label, sha256: String, answer: Answer) -> Ack {
+fn unsigned(clinic: &Clinic, label: &Label, sha256: String, answer: Answer) -> Ack {
     let Answer { result, reason, stored_at } = answer;
     clinic.counters.count(result);
-    let ack = Ack {
+    Ack {
         version: 1,
         session: label.session.clone(),
         revision: label.revision,
@@ -110,19 +111,19 @@ fn signed(clinic: &Clinic, label: &Label, sha256: String, answer: Answer) -> Ack
         stored_at,
         key_id: String::new(),
         signature: String::new(),
-    };
-    clinic.keys.sign(ack, &clinic.settings.clinic, &label.box_id)
+    }
 }
 
 /// Destroys everything of a session to which consent was withdrawn, and takes nothing of it from then on. The
-/// acknowledgement, of revision 0, is signed. None: it is no withdrawal, and there is nothing to answer.
+/// acknowledgement, of revision 0, is signed by each key that a box may have been told. None of them: it is no withdrawal,
+/// and there is nothing to answer.
 ///
 /// # Errors
 /// [`ClinicStoreError`]: nothing was decided, and it must come again.
-pub fn forget(clinic: &Clinic, box_id: &str, session: &str, payload: &[u8]) -> Result<Option<Ack>, ClinicStoreError> {
+pub fn forget(clinic: &Clinic, box_id: &str, session: &str, payload: &[u8]) -> Result<Vec<Ack>, ClinicStoreError> {
     let read = serde_json::from_slice::<Withdrawal>(payload).ok();
     if read.is_none_or(|withdrawal| withdrawal.version != 1 || withdrawal.session != session) {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let now = clinic.clock.now().wall;
     let answer = if clinic.store.withdraw(session, box_id, now)? {
@@ -131,7 +132,8 @@ pub fn forget(clinic: &Clinic, box_id: &str, session: &str, payload: &[u8]) -> R
         Answer::refused("conflict", now)
     };
     let label = Label { box_id: box_id.into(), session: session.into(), revision: WITHDRAWAL };
-    Ok(Some(signed(clinic, &label, sha256(payload), answer)))
+    let ack = unsigned(clinic, &label, sha256(payload), answer);
+    Ok(clinic.keys.sign_by_all(&ack, &clinic.settings.clinic, box_id))
 }
 
 fn decide(clinic: &Clinic, label: &Label, parcel: &[u8], sha256: &str) -> Result<Answer, ClinicStoreError> {
@@ -232,6 +234,12 @@ mod tests {
         serde_json::to_vec(&Withdrawal { version: 1, session: session.into(), at }).unwrap()
     }
 
+    fn forgotten(world: &fixture::World, box_id: &str, session: &str) -> Ack {
+        let mut words = forget(&world.clinic, box_id, session, &withdrawal(session)).unwrap();
+        assert_eq!(words.len(), 1, "there is one key");
+        words.remove(0)
+    }
+
     #[test]
     fn a_withdrawn_session_is_gone_and_its_parcels_are_taken_no_more() {
         let world = fixture::World::new();
@@ -239,7 +247,7 @@ mod tests {
         take(&world.clinic, &label(1), &parcel).unwrap();
         let message = withdrawal(SESSION);
         for _ in 0..2 {
-            let ack = forget(&world.clinic, "room-1", SESSION, &message).unwrap().unwrap();
+            let ack = forgotten(&world, "room-1", SESSION);
             assert_eq!((outcome(&ack), ack.revision), ((AckResult::Withdrawn, None), 0));
             assert_eq!(ack.sha256, sha256(&message));
             assert!(world.public.believes(&ack, "north", "room-1"));
@@ -258,16 +266,16 @@ mod tests {
     fn a_withdrawal_may_come_before_the_parcel_and_not_from_another_box() {
         let world = fixture::World::new();
         take(&world.clinic, &label(1), &world.parcel(&fixture::record(SESSION, 1))).unwrap();
-        let other = forget(&world.clinic, "room-2", SESSION, &withdrawal(SESSION)).unwrap().unwrap();
+        let other = forgotten(&world, "room-2", SESSION);
         assert_eq!(outcome(&other), (AckResult::Refused, Some("conflict")));
         assert!(world.clinic.store.newest_parcel(SESSION).unwrap().is_some());
         let unheard = "7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a99";
-        forget(&world.clinic, "room-1", unheard, &withdrawal(unheard)).unwrap().unwrap();
+        forgotten(&world, "room-1", unheard);
         let label = Label { session: unheard.into(), ..label(1) };
         let late = take(&world.clinic, &label, &world.parcel(&fixture::record(unheard, 1))).unwrap();
         assert_eq!(outcome(&late), (AckResult::Refused, Some("withdrawn")));
         for nonsense in [&b"{}"[..], b"", &withdrawal(SESSION)] {
-            assert_eq!(forget(&world.clinic, "room-1", unheard, nonsense).unwrap(), None);
+            assert_eq!(forget(&world.clinic, "room-1", unheard, nonsense).unwrap(), []);
         }
     }
 
@@ -283,8 +291,31 @@ mod tests {
             files.filter(|f| f.is_file()).any(|f| std::fs::read(f).unwrap().windows(probe.len()).any(|w| w == probe))
         };
         assert!(holds(&world));
-        forget(&world.clinic, "room-1", SESSION, &withdrawal(SESSION)).unwrap().unwrap();
+        forgotten(&world, "room-1", SESSION);
         assert!(!holds(&world));
+    }
+
+    /// A box that was enrolled before knows nothing of the new keys, and must be answered all the same.
+    #[test]
+    fn after_a_rotation_boxes_of_before_and_after_are_served_and_old_parcels_open() {
+        let world = fixture::World::new();
+        let (before, first) = (world.public.clone(), world.parcel(&fixture::record(SESSION, 1)));
+        take(&world.clinic, &label(1), &first).unwrap();
+        let world = world.rotated();
+        assert_eq!(world.clinic.keys.ids().len(), 2);
+        let address = |revision| Address { clinic: "north", box_id: "room-1", session: SESSION, revision };
+        let late = before.seal(&fixture::record(SESSION, 2), &address(2)).unwrap();
+        let new = world.parcel(&fixture::record(SESSION, 3));
+        for (parcel, revision, public) in [(&first, 1, &before), (&late, 2, &before), (&new, 3, &world.public)] {
+            let ack = take(&world.clinic, &label(revision), parcel).unwrap();
+            assert!(matches!(ack.result, AckResult::Stored | AckResult::Duplicate), "{ack:?}");
+            assert!(public.believes(&ack, "north", "room-1"), "revision {revision}");
+            assert!(world.clinic.keys.open(parcel, &address(revision)).is_ok());
+        }
+        let words = forget(&world.clinic, "room-1", SESSION, &withdrawal(SESSION)).unwrap();
+        for public in [&before, &world.public] {
+            assert!(words.iter().any(|ack| public.believes(ack, "north", "room-1")));
+        }
     }
 
     #[test]

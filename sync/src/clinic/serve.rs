@@ -130,7 +130,7 @@ impl<'a> Desk<'a> {
     async fn hear<L: Line>(&mut self, line: &mut L, news: News) -> Result<(), LinkError> {
         match news {
             News::Message(message) => {
-                if let Some(answer) = self.heed(&message).map_err(|why| give_up(&why))? {
+                for answer in self.heed(&message).map_err(|why| give_up(&why))? {
                     line.publish(answer).await?;
                 }
                 // Last: whatever is cut short before this, the broker sends the message again.
@@ -145,11 +145,11 @@ impl<'a> Desk<'a> {
     }
 
     /// Deals with a message; what is returned is to be published, and is true already.
-    fn heed(&mut self, message: &Message) -> Result<Option<Publication>, ClinicStoreError> {
+    fn heed(&mut self, message: &Message) -> Result<Vec<Publication>, ClinicStoreError> {
         let now = self.clinic.clock.now().wall;
         match self.topics.parse(&message.topic) {
             Some(Topic::Parcel { box_id, session, revision }) => {
-                return self.parcel(&Label { box_id, session, revision }, &message.payload).map(Some);
+                return self.parcel(&Label { box_id, session, revision }, &message.payload).map(|ack| vec![ack]);
             }
             Some(Topic::Withdrawal { box_id, session }) => {
                 return self.withdrawal(&box_id, &session, message);
@@ -176,7 +176,7 @@ impl<'a> Desk<'a> {
             }
             Some(Topic::Ack(_)) | None => ignored(&message.topic),
         }
-        Ok(None)
+        Ok(Vec::new())
     }
 
     fn parcel(&self, label: &Label, payload: &[u8]) -> Result<Publication, ClinicStoreError> {
@@ -200,23 +200,19 @@ impl<'a> Desk<'a> {
         Ok(Publication::once(self.topics.ack(box_id), serde_json::to_vec(&ack)?))
     }
 
-    fn withdrawal(
-        &self,
-        box_id: &str,
-        session: &str,
-        message: &Message,
-    ) -> Result<Option<Publication>, ClinicStoreError> {
-        let Some(ack) = forget(self.clinic, box_id, session, &message.payload)? else {
-            ignored(&message.topic);
-            return Ok(None);
-        };
-        if ack.result == AckResult::Refused {
-            let reason = ack.reason.as_deref();
-            error!(session_id = session, "box" = box_id, reason, "A withdrawal was refused.");
-        } else {
-            info!(session_id = session, "box" = box_id, "Consent was withdrawn; nothing of the session is held.");
+    fn withdrawal(&self, box_id: &str, session: &str, message: &Message) -> Result<Vec<Publication>, ClinicStoreError> {
+        let words = forget(self.clinic, box_id, session, &message.payload)?;
+        match words.first().map(|ack| (ack.result, ack.reason.as_deref())) {
+            None => ignored(&message.topic),
+            Some((AckResult::Refused, reason)) => {
+                error!(session_id = session, "box" = box_id, reason, "A withdrawal was refused.");
+            }
+            Some(_) => {
+                info!(session_id = session, "box" = box_id, "Consent was withdrawn; nothing of the session is held.");
+            }
         }
-        Ok(Some(Publication::once(self.topics.ack(box_id), serde_json::to_vec(&ack)?)))
+        let topic = self.topics.ack(box_id);
+        words.iter().map(|ack| Ok(Publication::once(topic.clone(), serde_json::to_vec(ack)?))).collect()
     }
 }
 

@@ -118,6 +118,19 @@ pub fn keys(root: &Root) -> Result<ClinicKeys, SetupError> {
     known.ok_or_else(|| SetupError::Damaged { file: file() })
 }
 
+/// Makes new keys for boxes that are enrolled from now on, and keeps those of before. Gives all.
+///
+/// # Errors
+/// [`SetupError`]; the file is as it was then.
+pub fn rotate(root: &Root) -> Result<ClinicKeys, SetupError> {
+    let rotated = keys(root)?.rotated();
+    let path = key_file(root);
+    let json = serde_json::to_vec_pretty(&rotated.to_file()).unwrap_or_default();
+    files::replace(&path, &json, 0o600)
+        .map_err(|source| SetupError::Write { file: path.display().to_string(), source })?;
+    Ok(rotated)
+}
+
 #[derive(Serialize)]
 struct Invitation<'a> {
     link: InvitedLink<'a>,
@@ -193,6 +206,17 @@ mod tests {
         let again = init(&root, "north", "server-1", ("localhost".into(), 1883), default_listen());
         assert!(matches!(again, Err(SetupError::Exists { .. })));
         assert_eq!(std::fs::read(key_file(&root)).unwrap(), before);
+    }
+
+    #[test]
+    fn a_rotation_keeps_the_keys_of_before_and_boxes_are_told_the_new_ones() {
+        let (_folder, root) = made();
+        let before = keys(&root).unwrap();
+        let after = rotate(&root).unwrap();
+        assert_eq!((after.ids().len(), &after.ids()[1]), (2, &before.ids()[0]));
+        assert_ne!(after.public_hex(), before.public_hex());
+        assert_eq!(keys(&root).unwrap().ids(), after.ids(), "they are in the file");
+        assert_eq!(mode(&key_file(&root)), 0o600);
     }
 
     #[test]

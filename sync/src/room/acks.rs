@@ -8,6 +8,9 @@ pub enum Disbelief {
     /// It is not an acknowledgement of version 1.
     #[error("It is not an acknowledgement")]
     Malformed,
+    /// Other keys than those that this box was told have signed it: of a box that was enrolled earlier or later.
+    #[error("It is signed by other keys than this box was told")]
+    OtherKeys,
     /// Our clinic has not signed it, or not for this box.
     #[error("It is not signed by our clinic for this box")]
     Forged,
@@ -22,7 +25,11 @@ pub fn believe(payload: &[u8], keys: &ClinicPublic, clinic: &str, box_id: &str) 
     if ack.version != 1 {
         return Err(Disbelief::Malformed);
     }
-    if keys.believes(&ack, clinic, box_id) { Ok(ack) } else { Err(Disbelief::Forged) }
+    match (keys.believes(&ack, clinic, box_id), keys.is_of_others(&ack)) {
+        (true, _) => Ok(ack),
+        (false, true) => Err(Disbelief::OtherKeys),
+        (false, false) => Err(Disbelief::Forged),
+    }
 }
 
 #[cfg(test)]
@@ -54,15 +61,19 @@ mod tests {
         let (sealing, signing) = keys.public_hex();
         let public = ClinicPublic::from_hex(&sealing, &signing).unwrap();
         let judge = |payload: &[u8]| believe(payload, &public, "north", "room-1");
-        let signed = keys.sign(ack(), "north", "room-1");
+        let sign = |keys: &ClinicKeys, ack, box_id| keys.sign(ack, b"parcel", "north", box_id);
+        let signed = sign(&keys, ack(), "room-1");
         assert_eq!(judge(&bytes(&signed)), Ok(signed.clone()));
-        assert_eq!(judge(&bytes(&ack())), Err(Disbelief::Forged), "unsigned");
-        assert_eq!(judge(&bytes(&keys.sign(ack(), "north", "room-2"))), Err(Disbelief::Forged), "another box");
-        assert_eq!(judge(&bytes(&ClinicKeys::generate().sign(ack(), "north", "room-1"))), Err(Disbelief::Forged));
+        assert_eq!(judge(&bytes(&ack())), Err(Disbelief::OtherKeys), "unsigned");
+        let unsigned = Ack { key_id: signed.key_id.clone(), ..ack() };
+        assert_eq!(judge(&bytes(&unsigned)), Err(Disbelief::Forged), "unsigned, by our key's name");
+        assert_eq!(judge(&bytes(&sign(&keys, ack(), "room-2"))), Err(Disbelief::Forged), "another box");
+        let others = sign(&ClinicKeys::generate(), ack(), "room-1");
+        assert_eq!(judge(&bytes(&others)), Err(Disbelief::OtherKeys));
         let altered = Ack { result: AckResult::Refused, ..signed.clone() };
         assert_eq!(judge(&bytes(&altered)), Err(Disbelief::Forged), "altered");
         assert_eq!(judge(b"stored"), Err(Disbelief::Malformed));
-        let newer = keys.sign(Ack { version: 2, ..ack() }, "north", "room-1");
+        let newer = sign(&keys, Ack { version: 2, ..ack() }, "room-1");
         assert_eq!(judge(&bytes(&newer)), Err(Disbelief::Malformed));
     }
 }

@@ -25,6 +25,7 @@ use crate::gate::Gate;
 use crate::heart::Heart;
 use crate::stop::Stop;
 use crate::uplink::{Broker, Identity, Line, LinkError, Message, News, OFFLINE, ONLINE, Publication};
+use acks::Disbelief;
 use drain::{Debts, Drain, Step};
 use events::Batch;
 
@@ -160,6 +161,10 @@ impl Desk {
         }
         let ack = match acks::believe(&message.payload, &self.room.keys, &link.clinic, &link.box_id) {
             Ok(ack) => ack,
+            Err(Disbelief::OtherKeys) => {
+                info!("An acknowledgement by other keys than this box was told was passed over.");
+                return Ok(());
+            }
             Err(why) => {
                 warn!(error = %why, "An acknowledgement was ignored.");
                 return Ok(());
