@@ -17,6 +17,7 @@ mod interruptions;
 mod ledger;
 mod matrix;
 mod odd_recordings;
+mod power_cuts;
 mod process;
 mod prometheus;
 mod relabel;
