@@ -4,8 +4,8 @@
 # Packages of Debian 12 and 13 (the same names in both).
 packages_build=(build-essential pkg-config cmake libclang-dev libasound2-dev git ca-certificates python3 python3-pip unzip zstd)
 packages_demo=(mosquitto mosquitto-clients curl)
-# prometheus is here for promtool, perl for NIST's validators.
-packages_checks=(shellcheck systemd postgresql prometheus perl)
+# prometheus is here for promtool, perl for NIST's validators, e2fsprogs and mount for the disk whose power is cut.
+packages_checks=(shellcheck systemd postgresql prometheus perl e2fsprogs mount)
 packages_rust=(rustc-web cargo-web rustfmt-web rust-web-clippy)
 
 # ONNX Runtime: one version on every platform. Sums of the wheel and of the library in it, as pip delivered them in

@@ -20,6 +20,7 @@ mod kill_loop;
 mod ledger;
 mod matrix;
 mod odd_recordings;
+mod power_cuts;
 mod process;
 mod prometheus;
 mod relabel;

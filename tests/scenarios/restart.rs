@@ -4,17 +4,8 @@ use std::time::Duration;
 
 use appliance::audio::SAMPLE_RATE_HZ;
 use shared::record::GapCause;
-use tests::microphone::{Microphone, STALE};
+use tests::microphone::{Microphone, SLACK, STALE, STEP, position};
 use tests::{Running, TestBox, now};
-
-/// Positions are told in steps of 16 samples.
-const STEP: u64 = 16;
-/// What lies between a sample's time and its being counted: a block of the microphone, a block of the recorder.
-const SLACK: u64 = 2 * SAMPLE_RATE_HZ as u64 / 10;
-
-fn position(sample: i16) -> u64 {
-    STEP * u64::from(sample.unsigned_abs())
-}
 
 /// Interrupts a recorder for two seconds. Checks that the gap is as long as the recorder was away and that nothing is
 /// missing after it; gives how many samples are missing before it.

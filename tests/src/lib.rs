@@ -18,11 +18,13 @@ use shared::paths::Root;
 use shared::store::KeyStore;
 
 pub mod broker;
+pub mod disk;
 pub mod engine;
 pub mod faults;
 pub mod microphone;
 pub mod positions;
 pub mod postgres;
+pub mod power;
 pub mod recordings;
 pub mod sim;
 pub mod stack;
@@ -105,6 +107,8 @@ pub fn now() -> Duration {
 /// A box in a folder of its own, with the demo models.
 pub struct TestBox {
     folder: tempfile::TempDir,
+    /// The folder itself, or a disk of its own.
+    root: PathBuf,
     environment: Vec<(String, String)>,
 }
 
@@ -117,7 +121,13 @@ impl TestBox {
     pub fn bare() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let environment = vec![("AUDIO_PROCESSING_INITIAL_BACKOFF".into(), "0.05".into())];
-        Self { folder, environment }
+        Self { root: folder.path().to_owned(), folder, environment }
+    }
+
+    /// As [`TestBox::bare`], with its root on a disk of its own. Logs stay in its folder.
+    #[must_use]
+    pub fn on(root: &Path) -> Self {
+        Self { root: root.to_owned(), ..Self::bare() }
     }
 
     /// A box with the demo models and nothing else.
@@ -153,6 +163,12 @@ impl TestBox {
     /// The box's root.
     #[must_use]
     pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where its programs log; what lies here is not the box's.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
@@ -233,10 +249,20 @@ impl TestBox {
     /// If it cannot be started.
     #[must_use]
     pub fn start(&self, name: &str, arguments: &[&str]) -> Running {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.root().join(format!("{name}.log")));
-        let log = log.expect("a log file");
         let mut command = self.command(name);
-        Running(command.args(arguments).stdout(Stdio::null()).stderr(log).spawn().expect("the program starts"))
+        command.args(arguments);
+        self.spawn(name, command)
+    }
+
+    /// Starts a program of this box that was made ready elsewhere; as [`TestBox::start`].
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn spawn(&self, name: &str, mut command: Command) -> Running {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.folder().join(format!("{name}.log")));
+        command.stdout(Stdio::null()).stderr(log.expect("a log file"));
+        Running(command.spawn().expect("the program starts"))
     }
 
     /// Starts the daemon and waits until it answers.

@@ -1,9 +1,12 @@
 //! A microphone without a sound card: ALSA's `file` plug-in on a FIFO that `room` plays into in real time.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use appliance::audio::{SAMPLE_RATE_HZ, samples_in};
+use rustix::fs::{Mode, OFlags};
 use serde_json::Value;
 
 use crate::{Running, TestBox, program};
@@ -12,6 +15,21 @@ use crate::{Running, TestBox, program};
 pub const DEVICE: &str = "roomscribe_test";
 /// What of the past a recorder that comes back still finds in the pipe: one block of 100 ms.
 pub const STALE: Duration = Duration::from_millis(100);
+
+/// The counter tells positions in steps of so many samples.
+pub const STEP: u64 = 16;
+/// The counter repeats itself after so many samples.
+pub const PERIOD: u64 = STEP * 32_768;
+/// What lies between a sample's time and its being counted: a block of the microphone, a block of the recorder.
+pub const SLACK: u64 = 2 * SAMPLE_RATE_HZ as u64 / 10;
+/// What waits unread at most: as `room` has it, one block; and as much as a sound card keeps.
+const PIPE_BYTES: (usize, usize) = (4096, 131_072);
+
+/// Where the counter was at a sample, but for whole [`PERIOD`]s.
+#[must_use]
+pub fn position(sample: i16) -> u64 {
+    STEP * u64::from(sample.unsigned_abs())
+}
 
 /// A microphone that is ended with its test.
 pub struct Microphone {
@@ -93,7 +111,42 @@ impl Microphone {
     pub fn position(&self, at: Duration) -> Option<u64> {
         let said: Value = serde_json::from_slice(&std::fs::read(self.folder.join("room.json")).ok()?).ok()?;
         let epoch = Duration::from_nanos(said["epoch_monotonic_ns"].as_u64()?);
-        Some(appliance::audio::samples_in(at.saturating_sub(epoch)))
+        Some(samples_in(at.saturating_sub(epoch)))
+    }
+
+    fn pipe(&self) -> OwnedFd {
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        rustix::fs::open(self.folder.join("microphone.fifo"), flags, Mode::empty()).expect("a FIFO")
+    }
+
+    /// Lets it keep seconds of sound for a recorder that is late, as a sound card does; a machine that is busy with
+    /// other things loses none then. To be ended by [`Microphone::forget`] before another recorder comes.
+    ///
+    /// # Panics
+    /// If the kernel grants nobody so large a pipe.
+    pub fn remember(&self) {
+        rustix::pipe::fcntl_setpipe_size(self.pipe(), PIPE_BYTES.1).expect("a large pipe");
+    }
+
+    /// Takes away what nobody has fetched, and keeps one block from now on: the first sample that was not delivered, if
+    /// any waited.
+    ///
+    /// # Panics
+    /// If the pipe cannot be read.
+    pub fn forget(&self) -> Option<i16> {
+        let (pipe, mut waiting) = (self.pipe(), Vec::new());
+        let mut block = [0; 4096];
+        let mut drain = || {
+            while let Ok(count @ 1..) = rustix::io::read(&pipe, &mut block) {
+                waiting.extend_from_slice(&block[..count]);
+            }
+        };
+        drain();
+        // A block that comes in between does not fit twice.
+        while rustix::pipe::fcntl_setpipe_size(&pipe, PIPE_BYTES.0).is_err() {
+            drain();
+        }
+        waiting.first_chunk().map(|bytes| i16::from_le_bytes(*bytes))
     }
 
     /// Takes it away: nobody can open it any more.

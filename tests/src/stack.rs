@@ -36,15 +36,24 @@ pub struct Stack {
 /// If a command fails.
 #[must_use]
 pub fn enrol(room: &TestBox, broker: &Broker) -> u16 {
+    enrol_at(room, room, broker)
+}
+
+/// As [`enrol`], with the clinic elsewhere.
+///
+/// # Panics
+/// If a command fails.
+#[must_use]
+pub fn enrol_at(clinic: &TestBox, room: &TestBox, broker: &Broker) -> u16 {
     let listen = free_port();
     let (at, serve) = (format!("127.0.0.1:{}", broker.port), format!("127.0.0.1:{listen}"));
-    let done = room
+    let done = clinic
         .command("roomscribe-clinic")
         .args(["init", "--clinic", CLINIC, "--broker", &at, "--listen", &serve])
         .output();
     assert!(done.is_ok_and(|o| o.status.success()), "the clinic is made");
-    let invitation = room.command("roomscribe-clinic").args(["invite", ROOM]).output().expect("an invitation");
-    let link = room.root().join("link.toml");
+    let invitation = clinic.command("roomscribe-clinic").args(["invite", ROOM]).output().expect("an invitation");
+    let link = room.folder().join("link.toml");
     let mut text = String::from_utf8(invitation.stdout).expect("text");
     text.push_str("ack_timeout = 3.0\n");
     std::fs::write(&link, text).expect("a file");
