@@ -111,6 +111,7 @@ fn file_at_fault(root: &Root, why: &SettingsError) -> Option<PathBuf> {
         SettingsError::Unreadable { file, .. } | SettingsError::Syntax { file, .. } => Some(PathBuf::from(file)),
         SettingsError::Kind(_) => toml_files(root).into_iter().rfind(|file| !is_well_typed(file)),
         SettingsError::Range { name, .. } => files_with(root, name).pop(),
+        SettingsError::CardNumber { .. } => files_with(root, "capture.device").pop(),
     }
 }
 
