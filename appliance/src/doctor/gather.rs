@@ -139,7 +139,7 @@ fn microphone(daemon: &Daemon, device: &str) -> Microphone {
         Daemon::Answers { session: Some(_), .. } | Daemon::Busy | Daemon::Deaf => return Microphone::NotTried,
     }
     let (says, opened) = mpsc::channel();
-    let door = Board { device: device.to_owned() };
+    let door = Board::to_look(device);
     std::thread::spawn(move || says.send(door.open().map(drop).map_err(|why| why.to_string())));
     match opened.recv_timeout(OPENING) {
         Ok(Ok(())) => Microphone::Opens,
