@@ -16,6 +16,7 @@ mod health;
 mod interruptions;
 mod ledger;
 mod matrix;
+mod microphone;
 mod odd_recordings;
 mod process;
 mod prometheus;
