@@ -15,7 +15,7 @@ mod ear;
 mod error;
 pub mod level;
 mod mute;
-pub mod pace;
+mod pace;
 mod priority;
 mod progress;
 mod recorder;
