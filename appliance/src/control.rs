@@ -237,6 +237,7 @@ pub fn router(control: Control) -> Router {
     Router::new()
         .route("/health/audio-processing", get(get_audio_processing))
         .route("/status", get(get_status))
+        .route("/levels", get(get_levels))
         .route("/sessions", get(get_sessions).post(post_session))
         .route("/sessions/{id}", get(get_session))
         .route("/sessions/{id}/stop", post(post_stop))
@@ -273,10 +274,30 @@ async fn get_audio_processing(State(control): State<Control>) -> Response {
 async fn get_status(State(control): State<Control>) -> Result<Json<Value>, Refusal> {
     let mut status =
         serde_json::to_value(health(&control.context, Some(&control.sessions))?).map_err(StoreError::from)?;
+    if let Some((_, progress)) = control.sessions.recording() {
+        let level = progress.level();
+        status["capture"]["rms_dbfs"] = json!(level.rms_dbfs);
+        status["capture"]["clipped"] = json!(level.clipped);
+    }
     status["session"] = json!(control.sessions.recording().map(|(id, _)| id));
     status["enrolled"] = json!(control.context.clinic.is_some());
     status["clinic"] = json!(control.context.settings.link.as_ref().map(|l| &l.clinic));
     Ok(Json(status))
+}
+
+/// What `roomscribe levels` shows ten times a second: no more than it needs, and nothing that asks the store.
+async fn get_levels(State(control): State<Control>) -> Json<Value> {
+    Json(match control.sessions.recording() {
+        None => json!({ "state": "idle" }),
+        Some((_, progress)) => {
+            let state = match (progress.is_off_record(), progress.is_failing()) {
+                (true, _) => "off_record",
+                (false, true) => "failing",
+                (false, false) => "recording",
+            };
+            json!({ "state": state, "level": progress.level() })
+        }
+    })
 }
 
 async fn get_sessions(State(control): State<Control>) -> Result<Json<Value>, Refusal> {

@@ -97,7 +97,8 @@ pub fn start_work(context: &Arc<Context>) -> ChildVoices {
 /// [`DaemonError`], only while starting.
 pub async fn run(root: Root) -> Result<(), DaemonError> {
     let context = open_soon(root).await?;
-    let door = Arc::new(Board { device: context.settings.capture.device.clone() });
+    let device = context.settings.capture.device.clone();
+    let door = Arc::new(Board { device, wanted: Some(context.root.microphone_wanted()) });
     let sessions = Arc::new(Sessions::new(context.clone(), door));
     // First of all the room: whatever else fails, what is said is recorded.
     sessions.take_up()?;

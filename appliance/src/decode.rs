@@ -171,7 +171,7 @@ fn mono(decoder: &mut dyn AudioDecoder, packet: &Packet) -> Result<Heard, Decode
 }
 
 /// The mean of those channels of a frame that are numbers, if one is.
-fn mean(frame: &[f32]) -> Option<f32> {
+pub(crate) fn mean(frame: &[f32]) -> Option<f32> {
     let levels = || frame.iter().filter(|sample| sample.is_finite());
     let count = levels().count();
     (count > 0).then(|| levels().sum::<f32>() / count as f32)

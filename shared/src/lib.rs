@@ -3,6 +3,7 @@
 pub mod ailment;
 pub mod alert;
 pub mod breaker;
+pub mod card_name;
 pub mod cause_text;
 pub mod chance;
 pub mod clock;

@@ -94,6 +94,12 @@ impl Root {
         self.0.join("run/systemd/timesync/synchronized")
     }
 
+    /// Stands there while a session wants the microphone and somebody who only looks at it has it.
+    #[must_use]
+    pub fn microphone_wanted(&self) -> PathBuf {
+        self.run().join("microphone.wanted")
+    }
+
     /// The clinic server's folder.
     #[must_use]
     pub fn clinic(&self) -> PathBuf {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use crate::breaker::{self, Service};
+use crate::card_name::{Cards, Naming, naming};
 use crate::paths::Root;
 use crate::retry;
 use crate::wire::is_id;
@@ -47,6 +48,18 @@ pub enum SettingsError {
         /// What it may be.
         expected: &'static str,
     },
+    /// A card is named by its number.
+    #[error("capture.device is {device}: card numbers change, so name the card by its id{}", instead(stable.as_deref()))]
+    CardNumber {
+        /// The device.
+        device: String,
+        /// What to call it, if there is such a card now.
+        stable: Option<String>,
+    },
+}
+
+fn instead(stable: Option<&str>) -> String {
+    stable.map_or(", such as plughw:CARD=Speakerphone (arecord -L lists them)".into(), |name| format!(": {name}"))
 }
 
 /// Everything a box can be told.
@@ -166,7 +179,7 @@ impl Default for Replay {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Capture {
-    /// ALSA's name of it: a stable id such as `plughw:CARD=Speakerphone`, never a card number.
+    /// ALSA's name of it: by a stable id such as `plughw:CARD=Speakerphone`; a card number is refused.
     pub device: String,
     /// Seconds within which a restarted box goes on with its session; later it ends where it stopped.
     pub resume_within: f64,
@@ -450,6 +463,10 @@ impl Settings {
         in_range("panel", format!("{lines:?}"), is_once, "a line of its own for the button and for each light")?;
         let chip = &self.panel.chip;
         in_range("panel.chip", chip, !chip.contains('/') && !chip.is_empty(), "the name of a file in /dev")?;
+        if let Naming::Number(_) = naming(&self.capture.device) {
+            let device = self.capture.device.clone();
+            return Err(SettingsError::CardNumber { stable: Cards::present().stable_name(&device), device });
+        }
         if let Some(link) = &self.link {
             in_range("link.clinic", &link.clinic, is_id(&link.clinic), "1 to 32 of a-z, 0-9 and -")?;
             in_range(
@@ -592,6 +609,9 @@ mod tests {
             message(load(&[], &[("TRANSCRIPTION_CIRCUIT_TIMEOUT", "soon")])).contains("TRANSCRIPTION_CIRCUIT_TIMEOUT")
         );
         assert!(message(load(&[("etc/roomscribe/a.toml", "[retry]\nretries = 1")], &[])).contains("retries"));
+        let numbered = message(load(&[], &[("ROOMSCRIBE_CAPTURE_DEVICE", "plughw:77,0")]));
+        assert!(numbered.contains("plughw:77,0") && numbered.contains("arecord -L"), "{numbered}");
+        assert!(load(&[], &[("ROOMSCRIBE_CAPTURE_DEVICE", "plughw:CARD=Mic,DEV=0")]).is_ok());
         assert!(message(load(&[("etc/roomscribe/a.toml", "[retry")], &[])).contains("a.toml"));
     }
 }

@@ -43,7 +43,7 @@ fn obey(room: &TestBox, finding: &Value, start: &str) {
 /// A box with a microphone: on it nothing is wrong.
 fn furnished() -> (Microphone, TestBox) {
     let bare = TestBox::new();
-    let microphone = Microphone::counting(bare.root());
+    let microphone = Microphone::sounding(bare.root(), 0.1, 0.0);
     let room = microphone.tell(bare);
     (microphone, room)
 }

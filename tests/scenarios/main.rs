@@ -19,6 +19,7 @@ mod interruptions;
 mod kill_loop;
 mod ledger;
 mod matrix;
+mod microphone;
 mod odd_recordings;
 mod power_cuts;
 mod process;

@@ -85,6 +85,26 @@ impl Microphone {
         Self { folder: folder.to_owned(), running: Self::room(folder, &["counter", &fifo]) }
     }
 
+    /// Plays a tone of this peak about this offset, as shares of full scale.
+    #[must_use]
+    pub fn sounding(folder: &Path, peak: f64, offset: f64) -> Self {
+        Self::prepare(folder);
+        let fifo = folder.join("microphone.fifo").display().to_string();
+        let (peak, offset) = (format!("--peak={peak}"), format!("--offset={offset}"));
+        Self { folder: folder.to_owned(), running: Self::room(folder, &["tone", &fifo, &peak, &offset]) }
+    }
+
+    /// Makes it stop giving samples, as a driver that hangs does, or lets it go on.
+    ///
+    /// # Panics
+    /// If it is away.
+    pub fn set_frozen(&self, is_frozen: bool) {
+        let pid =
+            i32::try_from(self.running.0.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+        let signal = if is_frozen { rustix::process::Signal::STOP } else { rustix::process::Signal::CONT };
+        rustix::process::kill_process(pid, signal).expect("it still runs");
+    }
+
     /// The box whose daemon hears this microphone.
     #[must_use]
     pub fn tell(&self, room: TestBox) -> TestBox {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::audio::duration;
 use crate::spool::SpoolReader;
 use shared::clock::SystemClock;
 use shared::keys::{BoxKey, BoxKeys};
@@ -10,6 +11,8 @@ enum Do {
     Give(usize, i16),
     Fail(MicrophoneError),
     Wait(Duration),
+    /// Never comes back, until the test is over.
+    Hang,
 }
 
 struct Scripted(Arc<Mutex<std::collections::VecDeque<Do>>>);
@@ -33,6 +36,9 @@ impl Microphone for Scripted {
                 Ok(now)
             }
             Some(Do::Fail(why)) => Err(why),
+            Some(Do::Hang) => loop {
+                thread::sleep(Duration::from_secs(60));
+            },
             Some(Do::Wait(pause)) => {
                 thread::sleep(pause);
                 Ok(0)
@@ -123,10 +129,15 @@ fn silence_up_to_the_end_is_a_gap_too() {
     assert!(duration(gaps[0].0.end - gaps[0].0.start) >= Duration::from_millis(1_000));
 }
 
+/// Half a minute is far more than anything takes here.
 fn wait_for(what: impl Fn() -> bool) {
-    while !what() {
+    for _ in 0..6_000 {
+        if what() {
+            return;
+        }
         thread::sleep(Duration::from_millis(5));
     }
+    panic!("waited too long");
 }
 
 #[test]
@@ -180,4 +191,66 @@ fn a_microphone_that_does_not_come_back_from_a_pause_is_a_gap_of_its_own() {
     });
     let causes: Vec<GapCause> = gaps.iter().map(|(_, cause)| *cause).collect();
     assert_eq!(causes, [GapCause::OffRecord, GapCause::Unplugged]);
+}
+
+/// Each fault that a microphone has: what was heard before and after it is kept, what it is called, and that it goes on.
+#[test]
+fn every_fault_is_a_gap_of_its_cause_and_the_recording_goes_on() {
+    let device = || "x".to_owned();
+    for (fault, cause) in [
+        (MicrophoneError::Overrun, GapCause::Overrun),
+        (MicrophoneError::Suspended, GapCause::Unplugged),
+        (MicrophoneError::Busy { device: device() }, GapCause::Unplugged),
+        (MicrophoneError::Stalled { device: device() }, GapCause::Unplugged),
+        (MicrophoneError::Unavailable { device: device(), problem: "gone".into() }, GapCause::Unplugged),
+    ] {
+        let script =
+            vec![Do::Give(1600, 1), Do::Fail(fault.clone()), Do::Wait(Duration::from_millis(100)), Do::Give(1600, 2)];
+        let (pcm, gaps) = record(script, None);
+        assert_eq!((gaps.len(), gaps[0].0.start, gaps[0].1), (1, 1600, cause), "{fault}");
+        assert_eq!((pcm[..1600].to_vec(), pcm[pcm.len() - 1600..].to_vec()), (vec![1; 1600], vec![2; 1600]), "{fault}");
+    }
+}
+
+/// A read that does not come back used to stop the recording for ever, with everybody believing that it went on.
+#[test]
+fn a_microphone_that_hangs_in_its_driver_is_left_behind_and_another_is_opened() {
+    let script = vec![Do::Give(1600, 1), Do::Hang, Do::Give(1600, 2)];
+    let (pcm, gaps) = record(script, None);
+    assert_eq!((gaps.len(), gaps[0].0.start, gaps[0].1), (1, 1600, GapCause::Unplugged));
+    let lasted = duration(gaps[0].0.end - gaps[0].0.start);
+    assert!(lasted > Duration::from_secs(3) && lasted < Duration::from_secs(12), "{lasted:?}");
+    assert_eq!(pcm[pcm.len() - 1], 2);
+}
+
+#[test]
+fn a_pause_that_is_over_before_anybody_looked_is_a_gap_all_the_same() {
+    let (pcm, gaps) = record_while(vec![Do::Give(1600, 1)], Beginning::default(), |recording, script| {
+        wait_for(|| script.lock().unwrap().is_empty());
+        thread::sleep(Duration::from_millis(50));
+        recording.set_off_record(true);
+        recording.set_off_record(false);
+        thread::sleep(Duration::from_millis(200));
+        script.lock().unwrap().push_back(Do::Give(1600, 2));
+        wait_for(|| script.lock().unwrap().is_empty());
+    });
+    assert_eq!((gaps.len(), gaps[0].0.start, gaps[0].1), (1, 1600, GapCause::OffRecord));
+    assert_eq!(pcm[pcm.len() - 1], 2);
+}
+
+#[test]
+fn a_session_that_begins_asks_whoever_looks_at_the_microphone_to_let_go_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let wanted = folder.path().join("wanted");
+    let busy = || Err(MicrophoneError::Busy { device: "x".into() });
+    let asked = std::cell::Cell::new(0);
+    let opened = wait_while_busy(busy(), &wanted, || {
+        assert!(wanted.exists());
+        asked.set(asked.get() + 1);
+        if asked.get() == 3 { Ok(()) } else { busy() }
+    });
+    assert!(opened.is_ok() && !wanted.exists());
+    assert!(wait_while_busy(busy(), &wanted, busy).is_err(), "it is not asked for ever");
+    let gone = || Err::<(), _>(MicrophoneError::Hung);
+    assert!(wait_while_busy(gone(), &wanted, || panic!("nobody holds it")).is_err());
 }

@@ -6,6 +6,7 @@ mod consent;
 mod doctor;
 mod keys;
 mod ledger;
+mod levels;
 mod models;
 mod process;
 mod queue;
@@ -94,6 +95,17 @@ enum Command {
     /// Say what is wrong with the box, why, and what to type about it.
     #[command(after_help = "Example: roomscribe doctor --json\n\nEnds with 0 if nothing is wrong, else with 5.")]
     Doctor,
+    /// Show how loud the microphone is, now; keeps nothing.
+    #[command(
+        after_help = "Example: roomscribe levels --seconds 10\n\nOn a terminal it is one line; elsewhere a line a second, \
+                            with --json ten. Without --seconds it goes on until Ctrl-C, or until a session wants the \
+                            microphone."
+    )]
+    Levels {
+        /// For how long.
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        seconds: Option<u64>,
+    },
     /// Start a session.
     #[command(after_help = "Example: roomscribe start --consent verbal --by therapist")]
     Start {
@@ -327,6 +339,7 @@ fn dispatch(command: Command, common: &Common) -> Answer {
         Command::Process { files, speakers } => local(process::process(root, files, speakers)),
         Command::Status => local(show::status(root, common.json)),
         Command::Doctor => local(doctor::doctor(root, common.json)),
+        Command::Levels { seconds } => local(levels::levels(root, seconds, common.json)),
         Command::Start { consent, by, speakers } => local(show::start(root, consent, by, speakers, common.json)),
         Command::Stop { session } => local(show::stop(root, session, common.json)),
         Command::Pause { session, by } => local(consent::off_record(root, session, by, true, common.json)),

@@ -10,6 +10,7 @@ use shared::task::Task;
 
 use super::cause::Cause;
 use super::{SettingsProblem, UnusableModel};
+use crate::capture::level::{Flaw, Meter};
 use crate::models::Role;
 
 /// How bad it is. The order is that in which people should read.
@@ -89,6 +90,34 @@ pub enum Finding {
         device: String,
         /// What the system says.
         problem: String,
+    },
+    /// Another program holds the microphone.
+    MicrophoneBusy {
+        /// ALSA's name of it.
+        device: String,
+    },
+    /// The card that the microphone's name asks for is not there.
+    NoCard {
+        /// ALSA's name of the microphone.
+        device: String,
+        /// The card's id.
+        card: String,
+        /// Those there are.
+        present: Vec<String>,
+    },
+    /// What the microphone gives is not what a room sounds like.
+    MicrophoneFlawed {
+        /// In which way.
+        flaw: Flaw,
+        /// ALSA's name of it.
+        device: String,
+        /// What was heard, in figures.
+        meter: Meter,
+    },
+    /// Which microphone is used is left to chance.
+    MicrophoneUnnamed {
+        /// Cards to choose from.
+        present: Vec<String>,
     },
     /// A session is being recorded and the microphone gives nothing.
     MicrophoneFailing {
@@ -187,6 +216,15 @@ impl Finding {
             Self::OnnxRuntimeMissing => "onnx_runtime_missing",
             Self::Board(ailment) => board_id(ailment),
             Self::MicrophoneUnusable { .. } => "microphone_unusable",
+            Self::MicrophoneBusy { .. } => "microphone_busy",
+            Self::NoCard { .. } => "microphone_card_missing",
+            Self::MicrophoneFlawed { flaw, .. } => match flaw {
+                Flaw::FlatLine => "microphone_flat_line",
+                Flaw::Offset => "microphone_offset",
+                Flaw::Clipping => "microphone_clipping",
+                Flaw::TooQuiet => "microphone_too_quiet",
+            },
+            Self::MicrophoneUnnamed { .. } => "microphone_unnamed",
             Self::MicrophoneFailing { .. } => "microphone_failing",
             Self::BreakerOpen(_) => "circuit_breaker_open",
             Self::BreakerStuckOpen(_) => "circuit_breaker_stuck_open",
@@ -221,10 +259,18 @@ impl Finding {
             | Self::DamagedRows(_)
             | Self::Board(_)
             | Self::MicrophoneUnusable { .. }
+            | Self::MicrophoneBusy { .. }
+            | Self::NoCard { .. }
             | Self::MicrophoneFailing { .. }
             | Self::RecorderSilent { .. }
             | Self::Refused(_)
             | Self::DaemonDeaf => Severity::Error,
+            Self::MicrophoneFlawed { flaw, .. } => match flaw {
+                Flaw::FlatLine => Severity::Error,
+                Flaw::Offset | Flaw::Clipping => Severity::Warning,
+                // A room may well be empty while somebody looks.
+                Flaw::TooQuiet => Severity::Info,
+            },
             Self::ModelUnusable(model) => match model.role {
                 Role::Transcriber => without(Task::Transcription),
                 Role::Vad | Role::Voice | Role::Segmentation | Role::Plda => without(Task::Diarization),
@@ -247,6 +293,7 @@ impl Finding {
             | Self::ClinicSilent(_) => Severity::Warning,
             Self::BreakerRecovering(_)
             | Self::BreakerDisabled(_)
+            | Self::MicrophoneUnnamed { .. }
             | Self::Undiarized(_)
             | Self::NoDaemon { .. }
             | Self::NotEnrolled => Severity::Info,

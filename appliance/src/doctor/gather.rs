@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use shared::alert;
 use shared::breaker::Service;
+use shared::card_name::Cards;
 use shared::clock::{Clock, Now, SystemClock, WallTime};
 use shared::error::{EngineFault, report};
 use shared::guard::Breakers;
@@ -21,15 +22,20 @@ use shared::store::{SessionRow, Store, StoreError};
 
 use super::cause::falls;
 use super::{Concluded, Daemon, Evidence, Microphone, Queued, SettingsProblem, Stored, UnusableModel};
-use crate::capture::{Board, MicrophoneDoor as _};
+use crate::audio::SAMPLE_RATE_HZ;
+use crate::capture::level::Meter;
+use crate::capture::{self, BLOCK_SAMPLES, Board, MicrophoneDoor as _, MicrophoneError};
 use crate::engines::Engines;
 use crate::models::Role;
 use crate::vitals::{System, Vitals as _};
 
 /// Concluded sessions that are looked at: weeks of a busy room.
 const SESSIONS: u32 = 200;
-/// A device that another program holds keeps whoever opens it waiting for ever.
-const OPENING: Duration = Duration::from_secs(3);
+/// How long the microphone is listened to, and what is not judged before: some click when they are opened.
+const LISTENED: u64 = 2 * SAMPLE_RATE_HZ as u64;
+const SETTLED: u64 = 3 * SAMPLE_RATE_HZ as u64 / 10;
+/// Longer than opening and listening takes; a device that merely gives nothing says so earlier.
+const HUNG: Duration = Duration::from_secs(8);
 const HOUR_MS: i64 = 3600 * 1000;
 
 /// Looks at a box. `daemon` is what was found on its control socket. Reads whole models and the whole database, and so
@@ -53,6 +59,7 @@ pub fn gather(root: &Root, daemon: Daemon, env: impl Fn(&str) -> Option<String>)
     Evidence {
         at: clock.now().wall,
         microphone: microphone(&daemon, &settings.capture.device),
+        cards: Cards::present().ids(),
         daemon,
         unusable_models: Role::ALL.into_iter().filter_map(unusable).collect(),
         has_onnx_runtime: engines.has_onnx_runtime(),
@@ -111,6 +118,7 @@ fn file_at_fault(root: &Root, why: &SettingsError) -> Option<PathBuf> {
         SettingsError::Unreadable { file, .. } | SettingsError::Syntax { file, .. } => Some(PathBuf::from(file)),
         SettingsError::Kind(_) => toml_files(root).into_iter().rfind(|file| !is_well_typed(file)),
         SettingsError::Range { name, .. } => files_with(root, name).pop(),
+        SettingsError::CardNumber { .. } => files_with(root, "capture.device").pop(),
     }
 }
 
@@ -131,22 +139,47 @@ fn files_with(root: &Root, name: &str) -> Vec<PathBuf> {
     shipped.into_iter().chain(site).collect()
 }
 
-/// Opens the microphone for a moment, unless a session may be using it.
+/// Listens to the microphone for two seconds, unless a session may be using it.
 fn microphone(daemon: &Daemon, device: &str) -> Microphone {
     match daemon {
         Daemon::Absent | Daemon::Answers { session: None, .. } => {}
         Daemon::Answers { session: Some(_), .. } | Daemon::Busy | Daemon::Deaf => return Microphone::NotTried,
     }
-    let (says, opened) = mpsc::channel();
-    let door = Board { device: device.to_owned() };
-    std::thread::spawn(move || says.send(door.open().map(drop).map_err(|why| why.to_string())));
-    match opened.recv_timeout(OPENING) {
-        Ok(Ok(())) => Microphone::Opens,
-        Ok(Err(problem)) => Microphone::Unusable { problem },
-        Err(_) => {
-            let problem = format!("it did not open within {} s: another program holds it", OPENING.as_secs());
-            Microphone::Unusable { problem }
+    let (says, heard) = mpsc::channel();
+    let door = Board::to_look(device);
+    std::thread::spawn(move || says.send(door.open().and_then(|mut open| listened(open.as_mut()))));
+    match heard.recv_timeout(HUNG) {
+        Ok(Ok(meter)) => Microphone::Heard(meter),
+        Ok(Err(why)) => unusable(why, device, &Cards::present()),
+        Err(_) => Microphone::Unusable { problem: MicrophoneError::Hung.to_string() },
+    }
+}
+
+/// What it gives once it has settled. What goes on by itself is no news here.
+fn listened(microphone: &mut dyn capture::Microphone) -> Result<Meter, MicrophoneError> {
+    let (mut meter, mut block, mut settled) = (Meter::default(), [0; BLOCK_SAMPLES], 0);
+    while meter.samples() < LISTENED {
+        match microphone.read(&mut block) {
+            Ok(count) if settled < SETTLED => settled += count as u64,
+            Ok(count) => meter.add(&block[..count]),
+            Err(why) if why.goes_on() => {}
+            Err(why) => return Err(why),
         }
+    }
+    Ok(meter)
+}
+
+fn unusable(why: MicrophoneError, device: &str, cards: &Cards) -> Microphone {
+    match why {
+        MicrophoneError::Busy { .. } => Microphone::Busy,
+        MicrophoneError::Unavailable { problem, .. } => match cards.missing(device) {
+            Some(card) => Microphone::NoCard { card: card.to_owned(), present: cards.ids() },
+            None => Microphone::Unusable { problem },
+        },
+        MicrophoneError::Overrun
+        | MicrophoneError::Suspended
+        | MicrophoneError::Stalled { .. }
+        | MicrophoneError::Hung => Microphone::Unusable { problem: why.to_string() },
     }
 }
 
@@ -232,6 +265,36 @@ mod tests {
 
     const SHIPPED: &str = "etc/roomscribe/a.toml";
     const SITE: &str = "var/lib/roomscribe/site/b.toml";
+
+    #[test]
+    fn a_card_that_is_not_there_is_told_from_one_that_is_held_and_from_other_trouble() {
+        let cards = Cards::parse(" 0 [Table          ]: USB-Audio - Table\n");
+        let gone = || MicrophoneError::Unavailable { device: "x".into(), problem: "p".into() };
+        let missing = Microphone::NoCard { card: "Wall".into(), present: vec!["Table".into()] };
+        assert_eq!(unusable(gone(), "plughw:CARD=Wall", &cards), missing);
+        let other = Microphone::Unusable { problem: "p".into() };
+        assert_eq!(unusable(gone(), "plughw:CARD=Table", &cards), other);
+        assert_eq!(
+            unusable(MicrophoneError::Busy { device: "x".into() }, "plughw:CARD=Wall", &cards),
+            Microphone::Busy
+        );
+    }
+
+    struct Quiet(u64);
+
+    impl capture::Microphone for Quiet {
+        fn read(&mut self, into: &mut [i16]) -> Result<usize, MicrophoneError> {
+            self.0 += into.len() as u64;
+            into.fill(if self.0 <= SETTLED { i16::MAX } else { (self.0 / 160 % 2) as i16 * 3000 });
+            if self.0.is_multiple_of(4800) { Err(MicrophoneError::Overrun) } else { Ok(into.len()) }
+        }
+    }
+
+    #[test]
+    fn a_click_at_the_beginning_is_not_judged() {
+        let meter = listened(&mut Quiet(0)).unwrap();
+        assert_eq!((meter.samples(), meter.level().clipped), (LISTENED, 0));
+    }
 
     #[test]
     fn whatever_is_wrong_with_a_setting_the_file_is_named() {

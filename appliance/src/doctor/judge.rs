@@ -74,10 +74,25 @@ fn board(evidence: &Evidence, found: &mut Vec<Finding>) {
 fn microphone(evidence: &Evidence, found: &mut Vec<Finding>) {
     let device = || evidence.settings.capture.device.clone();
     match &evidence.microphone {
-        Microphone::NotTried | Microphone::Opens => {}
+        Microphone::NotTried => {}
+        Microphone::Heard(meter) => {
+            let flaws = meter.flaws();
+            found.extend(flaws.into_iter().map(|flaw| Finding::MicrophoneFlawed {
+                flaw,
+                device: device(),
+                meter: *meter,
+            }));
+        }
+        Microphone::Busy => found.push(Finding::MicrophoneBusy { device: device() }),
+        Microphone::NoCard { card, present } => {
+            found.push(Finding::NoCard { device: device(), card: card.clone(), present: present.clone() });
+        }
         Microphone::Unusable { problem } => {
             found.push(Finding::MicrophoneUnusable { device: device(), problem: problem.clone() });
         }
+    }
+    if device() == "default" {
+        found.push(Finding::MicrophoneUnnamed { present: evidence.cards.clone() });
     }
     match &evidence.daemon {
         Daemon::Answers { session: Some(session), is_failing: true } => {

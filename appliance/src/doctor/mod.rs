@@ -24,6 +24,7 @@ use shared::settings::Settings;
 use shared::store::{Damage, FailureCount, QueueItem, Rate};
 use shared::wire::BoardHealth;
 
+use crate::capture::level::Meter;
 use crate::models::Role;
 use cause::Fall;
 pub use finding::{Finding, Severity};
@@ -46,8 +47,10 @@ pub struct Evidence {
     pub has_onnx_runtime: bool,
     /// What its sensors say.
     pub board: BoardHealth,
-    /// Whether it can be opened.
+    /// What it gives.
     pub microphone: Microphone,
+    /// Ids of the sound cards there are.
+    pub cards: Vec<String>,
     /// What the database holds; nothing where there is none yet.
     pub stored: Stored,
     /// Why the database cannot be used.
@@ -94,14 +97,23 @@ pub struct UnusableModel {
     pub remedy: String,
 }
 
-/// Whether the microphone can be opened.
+/// What the microphone gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Microphone {
     /// It was not tried: a session is being recorded, or it is not known whether one is.
     NotTried,
-    /// It can.
-    Opens,
-    /// It cannot.
+    /// It was listened to for two seconds.
+    Heard(Meter),
+    /// Another program holds it.
+    Busy,
+    /// The card that its name asks for is not there.
+    NoCard {
+        /// Its id.
+        card: String,
+        /// Those there are.
+        present: Vec<String>,
+    },
+    /// It cannot be opened, or gives nothing.
     Unusable {
         /// What the system says.
         problem: String,

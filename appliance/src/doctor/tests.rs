@@ -5,13 +5,14 @@ use shared::alert::{Alert, AlertName, AlertState};
 use shared::breaker::StateName;
 use shared::error::EngineFault;
 use shared::paths::Root;
-use shared::settings::Link;
+use shared::settings::{Capture, Link};
 use shared::store::Place;
 use shared::task::Task;
 
 use super::cause::{Cause, OwnCause, Shell};
 use super::finding::{OpenBreaker, Owed, Waiting};
 use super::*;
+use crate::capture::level::Flaw;
 
 /// A box on which nothing is wrong, enrolled, with a daemon that is not recording.
 fn sound() -> Evidence {
@@ -25,7 +26,7 @@ fn sound() -> Evidence {
     Evidence {
         at: WallTime(1_800_000_000_000),
         daemon: Daemon::Answers { session: None, is_failing: false },
-        settings: Settings { link: Some(link()), ..Settings::default() },
+        settings: Settings { link: Some(link()), capture: card(), ..Settings::default() },
         settings_problem: None,
         unusable_models: Vec::new(),
         has_onnx_runtime: true,
@@ -35,13 +36,23 @@ fn sound() -> Evidence {
             free_memory_mib: Some(2000),
             free_disk_mib: Some(9000),
         },
-        microphone: Microphone::Opens,
+        microphone: Microphone::Heard(Meter::of(&heard(0.1))),
+        cards: vec!["Table".into()],
         stored: Stored {
             breakers: Service::ALL.into_iter().map(|service| (service, closed.clone())).collect(),
             ..Stored::default()
         },
         database_problem: None,
     }
+}
+
+fn card() -> Capture {
+    Capture { device: "plughw:CARD=Table".into(), ..Capture::default() }
+}
+
+/// Two seconds of a tone.
+fn heard(amplitude: f64) -> Vec<i16> {
+    (0..32_000).map(|n| (amplitude * 32_767.0 * f64::from(n).sin()) as i16).collect()
 }
 
 fn link() -> Link {
@@ -307,6 +318,35 @@ fn the_queue_the_database_and_the_microphone_each_have_their_findings() {
 }
 
 #[test]
+fn each_flaw_of_the_microphone_has_its_finding_and_only_silence_may_be_the_rooms() {
+    let found = |microphone: Microphone| {
+        let found = diagnose(&Evidence { microphone, ..sound() });
+        found.iter().map(|f| (f.id(), f.severity())).collect::<Vec<_>>()
+    };
+    let heard_of = |pcm: &[i16]| found(Microphone::Heard(Meter::of(pcm)));
+    assert_eq!(heard_of(&[0; 32_000]), [("microphone_flat_line", Severity::Error)]);
+    assert_eq!(heard_of(&heard(0.0005)), [("microphone_too_quiet", Severity::Info)]);
+    let square: Vec<i16> = (0..32_000).map(|n| if n % 200 < 100 { 32_767 } else { -32_768 }).collect();
+    assert_eq!(heard_of(&square), [("microphone_clipping", Severity::Warning)]);
+    let offset: Vec<i16> = heard(0.1).iter().map(|s| s + 3_000).collect();
+    assert_eq!(heard_of(&offset), [("microphone_offset", Severity::Warning)]);
+    assert_eq!(found(Microphone::Busy), [("microphone_busy", Severity::Error)]);
+    let no_card = Microphone::NoCard { card: "Wall".into(), present: vec!["Table".into()] };
+    assert_eq!(found(no_card), [("microphone_card_missing", Severity::Error)]);
+    let mut unnamed = sound();
+    unnamed.settings.capture = Capture::default();
+    assert_eq!(ids(&unnamed), ["microphone_unnamed"]);
+}
+
+#[test]
+fn another_card_is_chosen_by_what_is_typed() {
+    let finding = Finding::NoCard { device: "d".into(), card: "Wall".into(), present: vec!["Table".into()] };
+    let said = finding.advice(Shell(&Root::new("/")));
+    assert!(said.symptom.contains("Wall") && said.evidence[1].1 == serde_json::json!(["Table"]));
+    assert!(said.next_steps[2].contains("[capture]\\ndevice = \"plughw:CARD=Table\""), "{:?}", said.next_steps);
+}
+
+#[test]
 fn no_daemon_is_worth_knowing_and_one_that_does_not_answer_is_wrong() {
     let found = |daemon| ids(&Evidence { daemon, ..sound() });
     assert_eq!(found(Daemon::Absent), ["no_daemon"]);
@@ -356,6 +396,9 @@ fn every_finding() -> Vec<Finding> {
         Finding::OnnxRuntimeMissing,
         Finding::MicrophoneUnusable { device: "d".into(), problem: "p".into() },
         Finding::MicrophoneFailing { session: "s".into(), device: "d".into() },
+        Finding::MicrophoneBusy { device: "d".into() },
+        Finding::NoCard { device: "d".into(), card: "c".into(), present: Vec::new() },
+        Finding::MicrophoneUnnamed { present: Vec::new() },
         Finding::BreakerOpen(open(Service::Transcription)),
         Finding::BreakerOpen(broken(Service::Diarization, StateName::HalfOpen, None, Vec::new())),
         Finding::BreakerStuckOpen(broken(Service::Transcription, StateName::ForcedOpen, None, Vec::new())),
@@ -380,6 +423,8 @@ fn every_finding() -> Vec<Finding> {
         Finding::NoDaemon { is_busy: false, waiting: 1 },
         Finding::NotEnrolled,
     ];
+    let flaws = [Flaw::FlatLine, Flaw::Offset, Flaw::Clipping, Flaw::TooQuiet];
+    all.extend(flaws.map(|flaw| Finding::MicrophoneFlawed { flaw, device: "d".into(), meter: Meter::default() }));
     all.extend(Role::ALL.map(|role| Finding::ModelUnusable(model(role))));
     all.extend(AlertName::ALL.map(|name| Finding::AlertFiring(alert(name))));
     all.extend(ailments.clone().map(Finding::Board));

@@ -2,6 +2,7 @@
 //!
 //!   room play WAV FIFO      ──▶  FIFO  ──▶  ALSA `type file`, `infile FIFO`  ──▶  whoever records
 //!   room counter FIFO
+//!   room tone FIFO
 //!
 //! The FIFO carries `S16_LE`, mono. It behaves as a microphone does: time passes whether anybody listens or not.
 //! Blocks leave on a fixed grid of the monotonic clock; what finds the pipe full is gone, and counted.
@@ -70,6 +71,17 @@ enum What {
         #[command(flatten)]
         microphone: Microphone,
     },
+    /// Plays a tone of 200 Hz, without end: what a microphone gives whose level is known.
+    Tone {
+        #[command(flatten)]
+        microphone: Microphone,
+        /// Its peak, as a share of full scale; 0 is a flat line, more than 1 is clipped.
+        #[arg(long, default_value_t = 0.1)]
+        peak: f64,
+        /// What it is about, as a share of full scale.
+        #[arg(long, default_value_t = 0.0)]
+        offset: f64,
+    },
 }
 
 /// The FIFO and its pace.
@@ -127,6 +139,7 @@ fn main() -> ExitCode {
             })
         }
         What::Counter { microphone } => count(&microphone),
+        What::Tone { microphone, peak, offset } => sound(&microphone, peak, offset),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -170,6 +183,19 @@ fn count(microphone: &Microphone) -> Result<(), Trouble> {
     let mut at: u64 = 0;
     loop {
         let block: Vec<i16> = (at..).take(line.block).map(|n| (n / 16 % 32_768) as i16).collect();
+        line.send(&block);
+        at += line.block as u64;
+    }
+}
+
+fn sound(microphone: &Microphone, peak: f64, offset: f64) -> Result<(), Trouble> {
+    const HZ: f64 = 200.0;
+    let mut line = Line::open(microphone)?;
+    let step = HZ * std::f64::consts::TAU / f64::from(line.rate);
+    let mut at: u64 = 0;
+    loop {
+        let level = |n: u64| (peak * (n as f64 * step).sin() + offset) * 32_768.0;
+        let block: Vec<i16> = (at..).take(line.block).map(|n| level(n).round() as i16).collect();
         line.send(&block);
         at += line.block as u64;
     }

@@ -3,6 +3,7 @@
 mod breaker;
 mod guide;
 mod link;
+mod microphone;
 mod parts;
 mod sessions;
 
@@ -39,8 +40,12 @@ impl Finding {
             Self::ModelUnusable(model) => parts::model_unusable(model),
             Self::OnnxRuntimeMissing => parts::onnx_runtime_missing(shell),
             Self::Board(ailment) => parts::board(ailment, shell),
-            Self::MicrophoneUnusable { device, problem } => parts::microphone_unusable(device, problem, shell),
-            Self::MicrophoneFailing { session, device } => parts::microphone_failing(session, device),
+            Self::MicrophoneUnusable { device, problem } => microphone::unusable(device, problem, shell),
+            Self::MicrophoneBusy { device } => microphone::busy(device),
+            Self::NoCard { device, card, present } => microphone::no_card(device, card, present, shell),
+            Self::MicrophoneFlawed { flaw, device, meter } => microphone::flawed(*flaw, device, meter, shell),
+            Self::MicrophoneUnnamed { present } => microphone::unnamed(present, shell),
+            Self::MicrophoneFailing { session, device } => microphone::failing(session, device),
             Self::BreakerOpen(open) | Self::BreakerStuckOpen(open) => breaker::breaker_open(open, shell),
             Self::BreakerRecovering(open) => breaker::breaker_recovering(open, shell),
             Self::BreakerDisabled(service) => breaker::breaker_disabled(*service, shell),

@@ -120,23 +120,3 @@ fn board_figures(found: &Ailment) -> Vec<(&'static str, Value)> {
         Ailment::ModelUnusable { model, problem, .. } => vec![("model", json!(model)), ("problem", json!(problem))],
     }
 }
-
-pub(super) fn microphone_unusable(device: &str, problem: &str, shell: Shell<'_>) -> Advice {
-    let mut steps = vec!["arecord -L".into()];
-    steps.extend(shell.set("capture", "device", "\"plughw:CARD=…\""));
-    Advice {
-        symptom: "The microphone cannot be opened: no session can be recorded.".into(),
-        evidence: vec![("device", json!(device)), ("problem", json!(problem))],
-        causes: vec!["It is not plugged in, another program holds it, or capture.device names another.".into()],
-        next_steps: steps,
-    }
-}
-
-pub(super) fn microphone_failing(session: &str, device: &str) -> Advice {
-    Advice {
-        symptom: "A session is being recorded, and its microphone gives nothing.".into(),
-        evidence: vec![("session", json!(session)), ("device", json!(device))],
-        causes: vec!["It was unplugged, or its plug is loose. The recording goes on by itself when it is back.".into()],
-        next_steps: vec!["arecord -l".into()],
-    }
-}
