@@ -70,7 +70,7 @@ pub(super) struct Tally {
     pub given_up: usize,
     /// Databases whose integrity was checked.
     pub integrity_checks: usize,
-    /// Gaps that were measured.
+    /// Measurements of gaps; a gap is measured again whenever its session is listened to.
     pub gaps: usize,
     /// How far the worst of them was from the time that the microphone moved, in samples.
     pub worst_gap_error: u64,
@@ -88,7 +88,7 @@ impl World {
         let (worst, mean) = (lost.iter().max(), lost.iter().sum::<u64>() / lost.len().max(1) as u64);
         format!(
             "{all} cuts {cuts:?}, {sessions} sessions ({given_up} interrupted three times), {} cuts in a recording: at most {} and on average {mean} samples lost, \
-             {gaps} gaps measured, the worst {worst_gap_error} samples off, {integrity_checks} databases checked, \
+             gaps measured {gaps} times, the worst {worst_gap_error} samples off, {integrity_checks} databases checked, \
              {writes} writes, {flushes} flushes, {cuts_with_unflushed} cuts that found something not flushed, \
              {survived_bytes} of {unflushed_bytes} bytes of it torn in, programs killed at most {worst_delay:.0?} later",
             lost.len(),
