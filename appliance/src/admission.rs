@@ -1,7 +1,7 @@
 //! Whether there is room for another session, asked before it begins. One that has begun is recorded whatever comes.
 
 use shared::settings::{Admission, Settings};
-use shared::store::StoreError;
+use shared::store::{Store, StoreError};
 use shared::wire::BoardHealth;
 
 use crate::audio::seconds;
@@ -51,13 +51,23 @@ pub enum NoRoom {
 /// # Errors
 /// [`StoreError`] where that cannot be said; inside, why it may not.
 pub fn look(context: &Context) -> Result<Result<(), NoRoom>, StoreError> {
-    let (waiting, factor) = context.store.work_ahead()?;
-    let hours = seconds(waiting) * factor.unwrap_or(FACTOR_UNMEASURED) / 3600.0;
-    Ok(judge(&context.vitals.board(), hours, &context.settings))
+    Ok(judge(&context.vitals.board(), hours_ahead(&context.store)?, &context.settings))
 }
 
-/// A sensor that is not there says nothing, and nothing is no reason to refuse.
-fn judge(board: &BoardHealth, hours: f64, settings: &Settings) -> Result<(), NoRoom> {
+/// Hours that the engines need for what waits already, as fast as they were lately.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn hours_ahead(store: &Store) -> Result<f64, StoreError> {
+    let (waiting, factor) = store.work_ahead()?;
+    Ok(seconds(waiting) * factor.unwrap_or(FACTOR_UNMEASURED) / 3600.0)
+}
+
+/// Decides. A sensor that is not there says nothing, and nothing is no reason to refuse.
+///
+/// # Errors
+/// Why no session may begin.
+pub fn judge(board: &BoardHealth, hours: f64, settings: &Settings) -> Result<(), NoRoom> {
     let Admission { min_disk_mib, max_hours_behind } = settings.admission;
     if let Some(free_mib) = board.free_disk_mib.filter(|free| *free < min_disk_mib) {
         return Err(NoRoom::Disk { free_mib, limit_mib: min_disk_mib });

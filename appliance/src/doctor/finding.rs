@@ -10,6 +10,7 @@ use shared::task::Task;
 
 use super::cause::Cause;
 use super::{SettingsProblem, UnusableModel};
+use crate::admission::NoRoom;
 use crate::capture::level::{Flaw, Meter};
 use crate::models::Role;
 
@@ -126,6 +127,29 @@ pub enum Finding {
         /// ALSA's name of it.
         device: String,
     },
+    /// The button and the lights cannot be used.
+    PanelUnusable {
+        /// What the system says.
+        problem: String,
+    },
+    /// Another session would be refused.
+    NoRoom(NoRoom),
+    /// Consent was withdrawn, and something of the sessions is still here.
+    NotErased {
+        /// How many.
+        sessions: usize,
+    },
+    /// Consent was withdrawn, and the clinic has not said for long, or does not, that it has destroyed its part.
+    WithdrawalOpen {
+        /// How many.
+        sessions: usize,
+        /// How many of them it refused.
+        refused: usize,
+        /// The oldest.
+        oldest: String,
+        /// Seconds since that was withdrawn.
+        oldest_s: u64,
+    },
     /// A breaker lets nothing through.
     BreakerOpen(OpenBreaker),
     /// A breaker has let nothing through for long, or a person holds it open: the guide's first section.
@@ -226,6 +250,10 @@ impl Finding {
             },
             Self::MicrophoneUnnamed { .. } => "microphone_unnamed",
             Self::MicrophoneFailing { .. } => "microphone_failing",
+            Self::PanelUnusable { .. } => "panel_unusable",
+            Self::NoRoom(_) => "no_room_for_a_session",
+            Self::NotErased { .. } => "withdrawn_and_not_destroyed",
+            Self::WithdrawalOpen { .. } => "withdrawal_not_confirmed",
             Self::BreakerOpen(_) => "circuit_breaker_open",
             Self::BreakerStuckOpen(_) => "circuit_breaker_stuck_open",
             Self::BreakerRecovering(_) => "circuit_breaker_recovering",
@@ -263,6 +291,8 @@ impl Finding {
             | Self::NoCard { .. }
             | Self::MicrophoneFailing { .. }
             | Self::RecorderSilent { .. }
+            | Self::NoRoom(_)
+            | Self::NotErased { .. }
             | Self::Refused(_)
             | Self::DaemonDeaf => Severity::Error,
             Self::MicrophoneFlawed { flaw, .. } => match flaw {
@@ -284,7 +314,10 @@ impl Finding {
             Self::RetryExhaustion { causes, .. } => {
                 causes.iter().map(|(task, _)| without(*task)).min().unwrap_or(Severity::Warning)
             }
-            Self::OnnxRuntimeMissing
+            Self::WithdrawalOpen { refused: 1.., .. } => Severity::Error,
+            Self::WithdrawalOpen { .. }
+            | Self::PanelUnusable { .. }
+            | Self::OnnxRuntimeMissing
             | Self::BreakerOpen(_)
             | Self::DiarizationAlwaysFailing { .. }
             | Self::AlertFiring(_)

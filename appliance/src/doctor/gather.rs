@@ -18,15 +18,16 @@ use shared::paths::Root;
 use shared::record::Status;
 use shared::seal::ClinicPublic;
 use shared::settings::{Settings, SettingsError};
-use shared::store::{SessionRow, Store, StoreError};
+use shared::store::{AtClinic, SessionRow, Store, StoreError};
 
 use super::cause::falls;
-use super::{Concluded, Daemon, Evidence, Microphone, Queued, SettingsProblem, Stored, UnusableModel};
+use super::{Concluded, Daemon, Evidence, Microphone, Queued, SettingsProblem, Stored, UnusableModel, Withdrawal};
+use crate::admission::{self, NoRoom};
 use crate::audio::SAMPLE_RATE_HZ;
 use crate::capture::level::Meter;
 use crate::capture::{self, BLOCK_SAMPLES, Board, MicrophoneDoor as _, MicrophoneError};
 use crate::engines::Engines;
-use crate::models::Role;
+use crate::models::{Models, Role};
 use crate::vitals::{System, Vitals as _};
 
 /// Concluded sessions that are looked at: weeks of a busy room.
@@ -59,6 +60,7 @@ pub fn gather(root: &Root, daemon: Daemon, env: impl Fn(&str) -> Option<String>)
     Evidence {
         at: clock.now().wall,
         microphone: microphone(&daemon, &settings.capture.device),
+        panel_problem: panel_problem(root, &settings),
         cards: Cards::present().ids(),
         daemon,
         unusable_models: Role::ALL.into_iter().filter_map(unusable).collect(),
@@ -207,10 +209,35 @@ fn stored(root: &Root, settings: &Settings, clock: &SystemClock) -> Result<Store
         exhausted_in_hour: store.exhaustion(hour_ago)?,
         exhausted_in_day: rates.exhausted,
         queue: queued(&store, &now)?,
+        no_room: no_room(root, settings, &store)?,
+        withdrawals: withdrawals(&store, &now)?,
+        not_erased: store.to_erase()?.len(),
         damage: store.check()?,
         // A row that cannot be read is damage, which is looked for above.
         health_age: store.health().ok().flatten().and_then(|health| age(&health.at, &now)),
     })
+}
+
+fn no_room(root: &Root, settings: &Settings, store: &Store) -> Result<Option<NoRoom>, StoreError> {
+    let board = System::new(root, Arc::new(Models::new(root))).board();
+    Ok(admission::judge(&board, admission::hours_ahead(store)?, settings).err())
+}
+
+fn withdrawals(store: &Store, now: &Now) -> Result<Vec<Withdrawal>, StoreError> {
+    let open = store.withdrawals_open()?.into_iter();
+    let told = open.map(|(session, at_clinic, at)| Withdrawal {
+        session,
+        is_refused: at_clinic == AtClinic::Refused,
+        age: now.wall.since(at),
+    });
+    Ok(told.collect())
+}
+
+/// A chip that is there and that this user may not open is told by the daemon's log.
+fn panel_problem(root: &Root, settings: &Settings) -> Option<String> {
+    settings.panel.lines().next()?;
+    let chip = root.path().join("dev").join(&settings.panel.chip);
+    std::fs::metadata(&chip).err().map(|why| format!("{}: {why}", chip.display()))
 }
 
 fn concluded(row: &SessionRow) -> Option<Concluded> {

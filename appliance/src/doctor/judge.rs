@@ -13,7 +13,7 @@ use shared::wire::BoardHealth;
 
 use super::cause::{Cause, OwnCause};
 use super::finding::{Counted, Finding, OpenBreaker, Owed, Waiting};
-use super::{Concluded, Daemon, Evidence, Microphone, Queued};
+use super::{Concluded, Daemon, Evidence, Microphone, Queued, Withdrawal};
 use crate::audio::SAMPLE_RATE_HZ;
 use crate::models::Role;
 use crate::vitals::ailment;
@@ -24,6 +24,8 @@ const IN_A_ROW: usize = 3;
 const LATEST: usize = 10;
 /// A parcel is acknowledged within seconds; this is far more.
 const SILENT: Duration = Duration::from_secs(5 * 60);
+/// A clinic confirms a withdrawal within seconds, and one whose server is down is back within a day.
+const UNCONFIRMED: Duration = Duration::from_secs(24 * 3600);
 /// The recorder stores its health every ten seconds.
 const RECORDER_SILENT: Duration = Duration::from_secs(30);
 
@@ -40,6 +42,9 @@ pub fn diagnose(evidence: &Evidence) -> Vec<Finding> {
         found.push(Finding::OnnxRuntimeMissing);
     }
     microphone(evidence, &mut found);
+    found.extend(evidence.panel_problem.clone().map(|problem| Finding::PanelUnusable { problem }));
+    room(evidence, &mut found);
+    consent(evidence, &mut found);
     breakers(evidence, &mut found);
     found.extend(retry_exhaustion(evidence));
     found.extend(diarization_always_failing(evidence));
@@ -69,6 +74,29 @@ fn board(evidence: &Evidence, found: &mut Vec<Finding>) {
         BoardHealth { under_voltage, ..BoardHealth::default() },
     ];
     found.extend(alone.iter().filter_map(|board| ailment(board, &evidence.settings.health)).map(Finding::Board));
+}
+
+/// What the board's own sensors say already is said once.
+fn room(evidence: &Evidence, found: &mut Vec<Finding>) {
+    let is_told = |finding: &Finding| matches!(finding, Finding::Board(_));
+    found.extend(evidence.stored.no_room.clone().filter(|_| !found.iter().any(is_told)).map(Finding::NoRoom));
+}
+
+fn consent(evidence: &Evidence, found: &mut Vec<Finding>) {
+    // What the daemon is just at is no finding; whether there is none is one of its own.
+    if evidence.stored.not_erased > 0 {
+        found.push(Finding::NotErased { sessions: evidence.stored.not_erased });
+    }
+    let is_open = |withdrawal: &&Withdrawal| withdrawal.is_refused || withdrawal.age >= UNCONFIRMED;
+    let open: Vec<&Withdrawal> = evidence.stored.withdrawals.iter().filter(is_open).collect();
+    if let Some(oldest) = open.first() {
+        found.push(Finding::WithdrawalOpen {
+            sessions: open.len(),
+            refused: open.iter().filter(|withdrawal| withdrawal.is_refused).count(),
+            oldest: oldest.session.clone(),
+            oldest_s: oldest.age.as_secs(),
+        });
+    }
 }
 
 fn microphone(evidence: &Evidence, found: &mut Vec<Finding>) {

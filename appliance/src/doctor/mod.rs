@@ -24,6 +24,7 @@ use shared::settings::Settings;
 use shared::store::{Damage, FailureCount, QueueItem, Rate};
 use shared::wire::BoardHealth;
 
+use crate::admission::NoRoom;
 use crate::capture::level::Meter;
 use crate::models::Role;
 use cause::Fall;
@@ -49,6 +50,8 @@ pub struct Evidence {
     pub board: BoardHealth,
     /// What it gives.
     pub microphone: Microphone,
+    /// Why the button and the lights cannot be used, if the settings name any.
+    pub panel_problem: Option<String>,
     /// Ids of the sound cards there are.
     pub cards: Vec<String>,
     /// What the database holds; nothing where there is none yet.
@@ -135,12 +138,29 @@ pub struct Stored {
     pub exhausted_in_day: Rate,
     /// What is not, or not well, at the clinic.
     pub queue: Vec<Queued>,
+    /// Why another session would be refused.
+    pub no_room: Option<NoRoom>,
+    /// Withdrawals that the clinic has not confirmed, the oldest first.
+    pub withdrawals: Vec<Withdrawal>,
+    /// Sessions of which nothing may be left, and something is.
+    pub not_erased: usize,
     /// What cannot be read.
     pub damage: Vec<Damage>,
     /// The six alerts.
     pub alerts: Vec<Alert>,
     /// How old the health is that the recorder last stored.
     pub health_age: Option<Duration>,
+}
+
+/// A withdrawal that the clinic has not confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withdrawal {
+    /// UUID.
+    pub session: String,
+    /// Whether the clinic refused it.
+    pub is_refused: bool,
+    /// How long ago it was.
+    pub age: Duration,
 }
 
 /// One entry of the queue.

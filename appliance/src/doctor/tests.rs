@@ -37,6 +37,7 @@ fn sound() -> Evidence {
             free_disk_mib: Some(9000),
         },
         microphone: Microphone::Heard(Meter::of(&heard(0.1))),
+        panel_problem: None,
         cards: vec!["Table".into()],
         stored: Stored {
             breakers: Service::ALL.into_iter().map(|service| (service, closed.clone())).collect(),
@@ -65,6 +66,32 @@ fn link() -> Link {
         signing_key: String::new(),
         ack_timeout: 30.0,
     }
+}
+
+#[test]
+fn what_is_left_of_a_withdrawn_session_here_or_at_the_clinic_is_told_once_it_should_be_gone() {
+    let withdrawn =
+        |hours: u64, is_refused| Withdrawal { session: "s".into(), is_refused, age: Duration::from_secs(hours * 3600) };
+    let mut evidence = sound();
+    evidence.stored.withdrawals = vec![withdrawn(23, false)];
+    assert_eq!(ids(&evidence), [""; 0], "a server may be down for a day");
+    evidence.stored.withdrawals.insert(0, withdrawn(24, false));
+    assert_eq!(ids(&evidence), ["withdrawal_not_confirmed"]);
+    assert_eq!(diagnose(&evidence)[0].severity(), Severity::Warning);
+    evidence.stored.withdrawals.push(withdrawn(0, true));
+    assert_eq!(diagnose(&evidence)[0].severity(), Severity::Error);
+    evidence.stored.not_erased = 2;
+    assert_eq!(ids(&evidence), ["withdrawn_and_not_destroyed", "withdrawal_not_confirmed"]);
+}
+
+#[test]
+fn that_another_session_would_be_refused_is_told_where_no_sensor_says_it() {
+    let mut evidence = sound();
+    evidence.stored.no_room = Some(NoRoom::Disk { free_mib: 300, limit_mib: 512 });
+    evidence.panel_problem = Some("/dev/gpiochip9: No such file or directory".into());
+    assert_eq!(ids(&evidence), ["no_room_for_a_session", "panel_unusable"]);
+    evidence.board.free_disk_mib = Some(100);
+    assert_eq!(ids(&evidence), ["low_disk", "panel_unusable"]);
 }
 
 fn ids(evidence: &Evidence) -> Vec<&'static str> {

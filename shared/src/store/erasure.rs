@@ -258,6 +258,22 @@ impl Store {
         }))
     }
 
+    /// Withdrawals that the clinic has not confirmed, the oldest first: which session, how it stands, since when.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn withdrawals_open(&self) -> Result<Vec<(String, AtClinic, WallTime)>, StoreError> {
+        let connection = self.lock();
+        let sql = "select session, clinic, begun_at from erasures
+                   where why = 'withdrawn' and clinic in ('owed', 'refused') order by begun_at, session";
+        let mut statement = connection.prepare(sql)?;
+        let rows = statement.query_map([], |row| {
+            let clinic = if row.get::<_, String>(1)? == "refused" { AtClinic::Refused } else { AtClinic::Owed };
+            Ok((row.get(0)?, clinic, WallTime(row.get(2)?)))
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// What the clinic is to be told of a withdrawn session.
     ///
     /// # Errors

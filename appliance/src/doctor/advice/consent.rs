@@ -59,6 +59,9 @@ pub(super) fn withdrawal_open(sessions: usize, refused: usize, oldest: (&str, u6
         symptom,
         evidence: vec![("sessions", json!(sessions)), ("oldest", json!(id)), ("since", json!(span(seconds)))],
         causes: vec![cause.into()],
-        next_steps: vec![shell.roomscribe(&format!("sessions {id}")), "journalctl -u roomscribe-sync --since -1d".into()],
+        next_steps: vec![
+            shell.roomscribe(&format!("sessions {id}")),
+            "journalctl -u roomscribe-sync --since -1d".into(),
+        ],
     }
 }

@@ -1,6 +1,7 @@
 //! A finding in words: one sentence, the figures, what may be behind it, and what to type.
 
 mod breaker;
+mod consent;
 mod guide;
 mod link;
 mod microphone;
@@ -46,6 +47,12 @@ impl Finding {
             Self::MicrophoneFlawed { flaw, device, meter } => microphone::flawed(*flaw, device, meter, shell),
             Self::MicrophoneUnnamed { present } => microphone::unnamed(present, shell),
             Self::MicrophoneFailing { session, device } => microphone::failing(session, device),
+            Self::PanelUnusable { problem } => parts::panel_unusable(problem),
+            Self::NoRoom(why) => consent::no_room(why, shell),
+            Self::NotErased { sessions } => consent::not_erased(*sessions, shell),
+            Self::WithdrawalOpen { sessions, refused, oldest, oldest_s } => {
+                consent::withdrawal_open(*sessions, *refused, (oldest, *oldest_s), shell)
+            }
             Self::BreakerOpen(open) | Self::BreakerStuckOpen(open) => breaker::breaker_open(open, shell),
             Self::BreakerRecovering(open) => breaker::breaker_recovering(open, shell),
             Self::BreakerDisabled(service) => breaker::breaker_disabled(*service, shell),

@@ -120,3 +120,12 @@ fn board_figures(found: &Ailment) -> Vec<(&'static str, Value)> {
         Ailment::ModelUnusable { model, problem, .. } => vec![("model", json!(model)), ("problem", json!(problem))],
     }
 }
+
+pub(super) fn panel_unusable(problem: &str) -> Advice {
+    Advice {
+        symptom: "The button and the lights do not work.".into(),
+        evidence: vec![("problem", json!(problem))],
+        causes: vec!["panel.chip names a chip that this board does not have: see which there are.".into()],
+        next_steps: vec!["ls /dev/gpiochip*".into(), "gpioinfo".into()],
+    }
+}
