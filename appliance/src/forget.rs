@@ -63,8 +63,16 @@ pub fn whole_session(context: &Context, session: &str) -> Result<(), ForgetError
 }
 
 fn everything(keys: &KeyStore, store: &Store, spool: &Path, session: &str, now: WallTime) -> Result<(), ForgetError> {
-    audio(keys, spool, session)?;
-    keys.destroy_all(session).map_err(ForgetError::Key)?;
+    let mut destroyed = keys.destroy_all(session);
+    if matches!(destroyed, Err(KeyError::Full)) {
+        // Its recording makes the room that destroying its keys needs. Of what was withdrawn nothing is worth keeping.
+        remove(spool).map_err(ForgetError::File)?;
+        destroyed = keys.destroy_all(session);
+    }
+    // Whatever hinders one step, the others are done.
+    let removed = remove(spool);
+    destroyed.map_err(ForgetError::Key)?;
+    removed.map_err(ForgetError::File)?;
     store.erase(session, now).map_err(ForgetError::Rows)?;
     // What another process keeps in the log is looked for again.
     store.clean_up(now).map(drop).map_err(ForgetError::Rows)

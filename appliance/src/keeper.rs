@@ -112,6 +112,8 @@ fn tell_alerts(before: &BTreeSet<AlertName>, alerts: &[Alert]) -> BTreeSet<Alert
 /// Destroys the audio that may go. Forgetting a key rewrites the key store, which takes seconds on a slow card: that many
 /// sessions and no more are done before the box is looked after again.
 const DESTROYED_AT_ONCE: usize = 4;
+/// Of those that cannot be destroyed so many are tried each time, so that they do not keep others back.
+const TRIED_AT_ONCE: usize = 16;
 
 /// Keeps, for ever. `sessions` is the room; a box that only imports has none.
 pub async fn keep(context: Arc<Context>, sessions: Option<Arc<Sessions>>) {
@@ -172,9 +174,16 @@ fn tick(
 /// # Errors
 /// [`StoreError`]; it can be repeated.
 pub fn destroy_what_may_go(context: &Context) -> Result<(), StoreError> {
-    for session in context.store.to_erase()?.into_iter().take(DESTROYED_AT_ONCE) {
-        if let Err(why) = forget::whole_session(context, &session) {
-            error!(session_id = session, error = %report(&why), "Not everything of a session could be destroyed; trying again.");
+    let mut erased = 0;
+    for session in context.store.to_erase()?.into_iter().take(TRIED_AT_ONCE) {
+        match forget::whole_session(context, &session) {
+            Ok(()) => erased += 1,
+            Err(why) => {
+                error!(session_id = session, error = %report(&why), "Not everything of a session could be destroyed; trying again.");
+            }
+        }
+        if erased == DESTROYED_AT_ONCE {
+            break;
         }
     }
     context.store.clean_up(context.now().wall)?;

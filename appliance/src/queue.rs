@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use shared::error::{DiarizationError, TaskFailure, TranscriptionError};
-use shared::store::{By, Dropped, QueueError, Store, StoreError};
+use shared::store::{By, Dropped, QueueError, Store, StoreError, WITHDRAWAL};
 use shared::task::Task;
 
 use crate::control::session_json;
@@ -73,7 +73,7 @@ pub enum ExportError {
     Json(#[from] serde_json::Error),
 }
 
-/// Writes every parcel that is owed, sealed as it is, and the list of the queue into a folder: to be carried to the
+/// Writes every parcel that is owed, sealed as it is, every withdrawal that is, and the list of the queue into a folder: to be carried to the
 /// clinic by hand. Returns the files.
 ///
 /// # Errors
@@ -88,7 +88,10 @@ pub fn export(store: &Store, folder: &Path) -> Result<Vec<PathBuf>, ExportError>
     std::fs::create_dir_all(folder).map_err(disk)?;
     let mut files = vec![write(folder.join("queue.json"), &serde_json::to_vec_pretty(&list(store)?)?)?];
     for parcel in store.owed(u32::MAX)? {
-        if let Some(bytes) = store.parcel(&parcel.session, parcel.revision)? {
+        if parcel.revision == WITHDRAWAL {
+            let message = store.withdrawal_message(&parcel.session)?;
+            files.push(write(folder.join(format!("{}.withdrawal", parcel.session)), &message)?);
+        } else if let Some(bytes) = store.parcel(&parcel.session, parcel.revision)? {
             files.push(write(folder.join(format!("{}.{}.parcel", parcel.session, parcel.revision)), &bytes)?);
         }
     }

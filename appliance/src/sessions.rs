@@ -76,6 +76,8 @@ pub struct Sessions {
     context: Arc<Context>,
     door: Arc<dyn MicrophoneDoor>,
     slot: Mutex<Slot>,
+    /// Held while it is stored whether the session is off the record, so that the last store says what is so.
+    storing: Mutex<()>,
     /// What was begun of sessions that are none and could not be removed: tried again every second. One for each start that
     /// failed on a full disk; what is more than [`LEFT`] waits for the next start of the program.
     left: Mutex<Vec<String>>,
@@ -85,7 +87,7 @@ impl Sessions {
     /// No session yet.
     #[must_use]
     pub fn new(context: Arc<Context>, door: Arc<dyn MicrophoneDoor>) -> Self {
-        Self { context, door, slot: Mutex::new(Slot::Idle), left: Mutex::default() }
+        Self { context, door, slot: Mutex::new(Slot::Idle), storing: Mutex::default(), left: Mutex::default() }
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {
@@ -225,8 +227,8 @@ impl Sessions {
             None => SpoolReader::open(&self.context.spool_file(session), &self.context.keys, session)?.samples(),
         };
         let now = self.context.now().wall;
-        self.context.store.end_session(session, samples, now, By { actor, at: now })?;
         self.date(session, samples, now);
+        self.context.store.end_session(session, samples, now, By { actor, at: now })?;
         self.context.settled.notify_waiters();
         info!(session_id = session, seconds = crate::audio::seconds(samples), "Recording ended.");
         Ok(())
@@ -277,25 +279,31 @@ impl Sessions {
                 }
             }
         }
-        // The slot is held while the store is read, so that no session begins in between.
-        let slot = self.slot();
-        let current = match &*slot {
-            Slot::Starting | Slot::Suspended => return Ok(()),
-            Slot::Idle => None,
-            Slot::Recording { session, recording, .. } => {
-                // Where it could not be stored when it was asked for.
-                let now = self.context.now().wall;
-                self.context.store.set_off_record(session, recording.progress.is_off_record(), now)?;
-                Some(session.as_str())
-            }
-            Slot::Stopping { session } => Some(session.as_str()),
-        };
+        if matches!(*self.slot(), Slot::Suspended) {
+            return Ok(());
+        }
+        if let Some((session, progress)) = self.recording() {
+            // Where it could not be stored when it was asked for, and where somebody withdrew it without asking here.
+            self.store_off_record(&session, &progress, Actor::Box)?;
+            self.end_if_withdrawn(&session)?;
+        }
         for session in self.under_way()? {
-            if current != Some(session.id.as_str()) {
+            // Asked for each, after the store was read and without holding others up: one that has begun meanwhile is not
+            // ended, and one that is over can never be recorded again.
+            if !self.is_in_hand(&session.id) {
                 self.end_where_it_stopped(&session);
             }
         }
         Ok(())
+    }
+
+    /// Whether a session is, or may be, the one in the slot.
+    fn is_in_hand(&self, id: &str) -> bool {
+        match &*self.slot() {
+            Slot::Starting | Slot::Suspended => true,
+            Slot::Idle => false,
+            Slot::Recording { session, .. } | Slot::Stopping { session } => session == id,
+        }
     }
 
     /// Every session that says it is being recorded, off the record or not.

@@ -300,15 +300,10 @@ impl ClinicKeys {
         if is_the_one { Ok(record) } else { Err(SealError::NoRecord) }
     }
 
-    /// Signs an acknowledgement of a parcel for `box_id`: by the key that was told together with the one it is sealed to.
+    /// Signs an acknowledgement for `box_id` by every key, that of now first. Nobody knows which ones the box was told: what
+    /// it sealed before it was enrolled again it sends after.
     #[must_use]
-    pub fn sign(&self, ack: Ack, parcel: &[u8], clinic: &str, box_id: &str) -> Ack {
-        signed(self.of(parcel).unwrap_or(&self.now), ack, clinic, box_id)
-    }
-
-    /// Signs what is about no parcel by every key: nobody knows which ones the box was told.
-    #[must_use]
-    pub fn sign_by_all(&self, ack: &Ack, clinic: &str, box_id: &str) -> Vec<Ack> {
+    pub fn sign(&self, ack: &Ack, clinic: &str, box_id: &str) -> Vec<Ack> {
         self.all().map(|pair| signed(pair, ack.clone(), clinic, box_id)).collect()
     }
 }
@@ -457,8 +452,8 @@ mod tests {
     #[test]
     fn an_acknowledgement_is_believed_only_as_it_was_signed() {
         let keys = ClinicKeys::generate();
-        let ack = keys.sign(
-            Ack {
+        let signed = keys.sign(
+            &Ack {
                 version: 1,
                 session: SESSION.into(),
                 revision: 1,
@@ -469,11 +464,10 @@ mod tests {
                 key_id: String::new(),
                 signature: String::new(),
             },
-            b"parcel",
             "north",
             "room-1",
         );
-        let clinic = public(&keys);
+        let (ack, clinic) = (signed[0].clone(), public(&keys));
         assert!(clinic.believes(&ack, "north", "room-1"));
         assert!(!clinic.believes(&ack, "north", "room-2"));
         assert!(!clinic.believes(&Ack { revision: 2, ..ack.clone() }, "north", "room-1"));

@@ -40,13 +40,13 @@ fn a_board_that_is_too_hot_postpones_a_session_and_works_on_it_by_itself_when_it
     let microphone = Microphone::playing(bare.root(), &conversation(bare.root()));
     let room = microphone.tell(bare);
     let _daemon = room.start_daemon();
-    room.heat(85_000);
+    room.heat(83_000);
     let session = recorded(&room, &microphone);
     status(&room, &session, "postponed");
-    both_open(&room, "The board is too hot: 85.0 °C, limit 80.0 °C");
+    both_open(&room, "The board is too hot: 83.0 °C, limit 80.0 °C");
     let refused = room.run(&["process", &clip().display().to_string()]);
     assert_eq!(refused.status.code(), Some(75));
-    assert!(String::from_utf8(refused.stderr).unwrap().contains("The board is too hot: 85.0 °C"));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("The board is too hot: 83.0 °C"));
     assert_eq!(room.session(&session)["error_message"], Value::Null, "a refusal is no failure");
     room.heat(50_000);
     status(&room, &session, "done");

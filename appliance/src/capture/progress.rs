@@ -13,6 +13,7 @@ pub struct Progress {
     peak_decibel_tenths: AtomicI64,
     is_failing: AtomicBool,
     is_off_record: AtomicBool,
+    is_heard: AtomicBool,
     pauses: AtomicU64,
     level: Mutex<(Meter, Level)>,
 }
@@ -27,6 +28,7 @@ impl Progress {
             peak_decibel_tenths: AtomicI64::new(NO_PEAK),
             is_failing: AtomicBool::new(false),
             is_off_record: AtomicBool::new(is_off_record),
+            is_heard: AtomicBool::new(false),
             pauses: AtomicU64::new(0),
             level: Mutex::default(),
         }
@@ -63,6 +65,12 @@ impl Progress {
         self.is_off_record.load(Ordering::SeqCst)
     }
 
+    /// Whether samples come just now: not before the first, nor while the microphone is closed or gives trouble.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.is_heard.load(Ordering::Relaxed) && !self.is_off_record()
+    }
+
     pub(super) fn set_off_record(&self, is_off_record: bool) {
         if is_off_record {
             self.pauses.fetch_add(1, Ordering::SeqCst);
@@ -82,6 +90,7 @@ impl Progress {
 
     /// Samples were heard that are not on the disk yet.
     pub(super) fn heard(&self, pcm: &[i16]) {
+        self.is_heard.store(true, Ordering::Relaxed);
         let (meter, level) = &mut *self.level.lock().unwrap_or_else(PoisonError::into_inner);
         meter.add(pcm);
         if meter.samples() >= LEVEL_SAMPLES as u64 {
@@ -91,8 +100,14 @@ impl Progress {
 
     /// Nothing is heard.
     pub(super) fn silent(&self) {
+        self.is_heard.store(false, Ordering::Relaxed);
         self.peak_decibel_tenths.store(NO_PEAK, Ordering::Relaxed);
         *self.level.lock().unwrap_or_else(PoisonError::into_inner) = Default::default();
+    }
+
+    /// The timeline has come so far, in silence.
+    pub(super) fn reached(&self, samples: u64) {
+        self.samples.store(samples, Ordering::Relaxed);
     }
 
     /// A second is on the disk.

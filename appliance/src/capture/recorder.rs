@@ -122,6 +122,7 @@ impl Recorder {
         let silent = samples_in(now.since(&interruption.since).duration());
         match self.spool.gap(silent, interruption.cause, &now) {
             Ok(()) => {
+                self.progress.reached(self.spool.samples());
                 self.last = now.clone();
                 self.interrupted = Some(Interruption { since: now, ..interruption });
             }

@@ -10,6 +10,8 @@ use shared::store::{Actor, By};
 
 use super::{Answer, Failed, client, code, of_root, say};
 use crate::control::session_json;
+use crate::doctor::Daemon;
+use crate::doctor::gather::without_socket;
 use crate::forget;
 
 /// `roomscribe pause` and `roomscribe resume`
@@ -65,6 +67,10 @@ fn sentence(answer: &Value) -> String {
 /// Without a daemon. A session that was being recorded when it stopped is withdrawn, too.
 fn offline(root: &Root, session: &str, by: Option<&str>) -> Result<Value, Failed> {
     let store = super::store(root)?;
+    if without_socket(root) == Daemon::Busy {
+        let message = "the box is just starting, or another command works on it: try again in a moment";
+        return Err(Failed::new(code::UNREACHABLE, message));
+    }
     let settings = Settings::load(root, |name| std::env::var(name).ok()).map_err(|why| Failed::because(&why))?;
     let now = SystemClock::new().now().wall;
     let by = By { actor: Actor::of_role(by), at: now };

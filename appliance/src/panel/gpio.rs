@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use gpiocdev::Request;
-use gpiocdev::line::{Bias, EdgeDetection, EdgeKind, Offset, Value};
+use gpiocdev::line::{Bias, EdgeDetection, EdgeKind, EventClock, Offset, Value};
 use shared::settings;
 
-use super::{Lights, Panel, PanelDoor, PanelError};
+use super::{Lights, Move, Panel, PanelDoor, PanelError};
 
 /// A switch chatters for some milliseconds; a person holds it for a hundred at least.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -43,6 +43,7 @@ impl PanelDoor for Board {
                 .with_bias(Bias::PullUp)
                 .with_debounce_period(DEBOUNCE)
                 .with_edge_detection(EdgeDetection::BothEdges);
+            request.with_event_clock(EventClock::Monotonic);
             request.request()
         };
         let button = self.lines.button.map(button).transpose().map_err(|why| self.failed(why))?;
@@ -66,7 +67,7 @@ impl Gpio {
 }
 
 impl Panel for Gpio {
-    fn wait(&mut self, patience: Duration) -> Result<Option<bool>, PanelError> {
+    fn wait(&mut self, patience: Duration) -> Result<Option<Move>, PanelError> {
         let Some(button) = &self.button else {
             std::thread::sleep(patience);
             return Ok(None);
@@ -75,8 +76,11 @@ impl Panel for Gpio {
             return Ok(None);
         }
         let event = button.read_edge_event().map_err(|why| self.lost(why))?;
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now = Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0));
         // Edges are of the logical level, which is active while it is pressed.
-        Ok(Some(event.kind == EdgeKind::Rising))
+        let is_down = event.kind == EdgeKind::Rising;
+        Ok(Some(Move { is_down, ago: now.saturating_sub(Duration::from_nanos(event.timestamp_ns)) }))
     }
 
     fn show(&mut self, lights: Lights) -> Result<(), PanelError> {

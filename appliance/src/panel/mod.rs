@@ -55,17 +55,26 @@ pub struct Lights {
 
 /// An open panel.
 pub trait Panel: Send {
-    /// Waits at most `patience` for the button to move; says whether it is down now, if it has.
+    /// Waits at most `patience` for the button to move; says whether it went down, and how long ago, if it has.
     ///
     /// # Errors
     /// [`PanelError`]; it is to be opened anew.
-    fn wait(&mut self, patience: Duration) -> Result<Option<bool>, PanelError>;
+    fn wait(&mut self, patience: Duration) -> Result<Option<Move>, PanelError>;
 
     /// Shows exactly these.
     ///
     /// # Errors
     /// [`PanelError`]; it is to be opened anew.
     fn show(&mut self, lights: Lights) -> Result<(), PanelError>;
+}
+
+/// The button moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    /// Whether it went down.
+    pub is_down: bool,
+    /// How long ago: whoever reads it may have been held up.
+    pub ago: Duration,
 }
 
 /// How a panel is opened.
@@ -186,8 +195,8 @@ impl Keeper {
         let mut shown = None;
         while !is_over.load(Ordering::Relaxed) {
             let moved = panel.wait(LOOK)?;
-            let now = self.context.now().uptime;
-            if let Some(gesture) = self.button.gesture(moved, now) {
+            let now = self.context.now().uptime.saturating_sub(moved.map_or(Duration::ZERO, |moved| moved.ago));
+            if let Some(gesture) = self.button.gesture(moved.map(|moved| moved.is_down), now) {
                 self.obey(gesture);
             }
             let lights = self.lights(self.context.clock.now().uptime);
@@ -221,7 +230,7 @@ impl Keeper {
             lights.paused = progress.is_off_record();
             is_failing = progress.is_failing();
             // It must never say that somebody is recorded who is not.
-            lights.recording = !lights.paused && !is_failing;
+            lights.recording = !lights.paused && !is_failing && progress.is_heard();
         }
         let is_old = self.room.1.is_none_or(|at| now.saturating_sub(at) >= ROOM);
         if is_old {

@@ -50,12 +50,12 @@ impl PanelDoor for Scripted {
 }
 
 impl Panel for Scripted {
-    fn wait(&mut self, patience: Duration) -> Result<Option<bool>, PanelError> {
+    fn wait(&mut self, patience: Duration) -> Result<Option<Move>, PanelError> {
         thread::sleep(patience / 10);
         let mut script = self.0.lock().unwrap();
         match script.is_lost {
             true => Err(PanelError { chip: "x".into(), problem: "gone".into() }),
-            false => Ok(script.moves.pop_front()),
+            false => Ok(script.moves.pop_front().map(|is_down| Move { is_down, ago: Duration::ZERO })),
         }
     }
 

@@ -4,14 +4,16 @@
 //! stored is soon. A withdrawal is stored first, and nothing is destroyed before: else a power cut could leave a session
 //! that nobody knows is to be destroyed. Where it cannot be stored, a session that is being recorded stays off the record.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use shared::error::report;
-use shared::store::{Actor, By};
+use shared::record::Status;
+use shared::store::{Actor, By, StoreError};
 use tracing::{error, info, warn};
 
 use super::{PATIENCE, SessionError, Sessions, Slot};
-use crate::capture::Ending;
+use crate::capture::{Ending, Progress};
 use crate::forget;
 
 impl Sessions {
@@ -44,16 +46,41 @@ impl Sessions {
                 return Err(SessionError::NotRecording);
             }
         };
-        let by = By { actor: Actor::of_role(by), at: now.wall };
-        match self.context.store.set_off_record(&session, is_off, by) {
-            Ok(false) => {}
-            Ok(true) if is_off => info!(session_id = session, "Off the record."),
-            Ok(true) => info!(session_id = session, "On the record again."),
-            Err(why) => {
-                warn!(session_id = session, error = %report(&why), "A pause, or its end, could not be stored; trying again.");
-            }
+        let stored = match self.recording() {
+            Some((id, progress)) if id == session => self.store_off_record(&session, &progress, Actor::of_role(by)),
+            Some(_) | None => Ok(()),
+        };
+        if let Err(why) = stored {
+            warn!(session_id = session, error = %report(&why), "A pause, or its end, could not be stored; trying again.");
         }
         Ok(session)
+    }
+
+    /// Stores whether the session is off the record, as it is by then.
+    pub(super) fn store_off_record(&self, session: &str, progress: &Progress, actor: Actor) -> Result<(), StoreError> {
+        let _one_at_a_time = self.storing.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_off = progress.is_off_record();
+        let by = By { actor, at: self.context.now().wall };
+        match self.context.store.set_off_record(session, is_off, by)? {
+            false => {}
+            true if is_off => info!(session_id = session, "Off the record."),
+            true => info!(session_id = session, "On the record again."),
+        }
+        Ok(())
+    }
+
+    /// Ends a recording whose session a command withdrew past the daemon, as it was starting.
+    pub(super) fn end_if_withdrawn(&self, session: &str) -> Result<(), StoreError> {
+        if self.context.store.session(session)?.status != Status::Withdrawn {
+            return Ok(());
+        }
+        if let Some((session, recording)) = self.take_out(Some(session)) {
+            recording.set_off_record(true);
+            recording.end(Ending::Final, PATIENCE);
+            *self.slot() = Slot::Idle;
+            warn!(session_id = session, "Consent was withdrawn; the recording is ended.");
+        }
+        Ok(())
     }
 
     /// Which session has lasted, or has been off the record, longer than a site allows, and which of both.

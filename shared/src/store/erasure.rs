@@ -6,13 +6,15 @@
 //! Beginning is one transaction, so that no power cut forgets it; everything after can be repeated and is, until it is
 //! done. What stays is that there was a session: its id, its dates, its length, for the ledger.
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
 
 use super::audit::{Action, By, tell};
 use super::sessions::event;
-use super::{Parcel, Store, StoreError};
+use super::{BUSY, Parcel, Store, StoreError};
 use crate::clock::WallTime;
-use crate::record::Status;
+use crate::record::{Consent, Status};
 use crate::seal::{Ack, AckResult, sha256};
 use crate::wire::{EventKind, Withdrawal};
 
@@ -71,17 +73,26 @@ impl Store {
     /// [`StoreError`]; nothing is changed then.
     pub fn withdraw(&self, session: &str, has_clinic: bool, by: impl Into<By>) -> Result<bool, StoreError> {
         let by @ By { at: now, .. } = by.into();
+        // What it rested on may have been said in words, and by whom may be a name.
+        let withdrawn = Consent { basis: Status::Withdrawn.name().into(), by: None, at: now.to_string() };
         let mut connection = self.lock();
-        let transaction = connection.transaction()?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let changed = transaction.execute(
             "update sessions set status = 'withdrawn', ended_at = coalesce(ended_at, ?2), updated_at = ?2,
-               error_message = null, error_type = null, error = null, speakers_at_least = null, speakers_at_most = null
+               error_message = null, error_type = null, error = null, speakers_at_least = null, speakers_at_most = null,
+               consent = ?3
              where id = ?1 and status <> 'withdrawn'",
-            params![session, now.0],
+            params![session, now.0, serde_json::to_string(&withdrawn)?],
         )?;
         if changed == 0 {
             let is_known = "select exists (select 1 from sessions where id = ?1)";
             let is_known = transaction.query_row(is_known, [session], |row| row.get(0))?;
+            // Where the clinic would not, or there was none, it is asked again.
+            transaction.execute(
+                "update erasures set clinic = 'owed' where session = ?1 and clinic in ('refused', 'none') and ?2",
+                params![session, has_clinic],
+            )?;
+            transaction.commit()?;
             return if is_known { Ok(false) } else { Err(StoreError::NoSession) };
         }
         // What is under way is no longer its worker's, and what was sealed for the clinic is not sent.
@@ -105,7 +116,7 @@ impl Store {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         let changed = transaction.execute(
-            "update sessions set expired_at = coalesce(expired_at, ?2), updated_at = ?2
+            "update sessions set expired_at = coalesce(expired_at, ?2)
              where id = ?1 and status in ('done', 'failed')
                and not exists (select 1 from erasures where session = sessions.id)",
             params![session, now.0],
@@ -127,7 +138,7 @@ impl Store {
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
         let destroyed = transaction.execute(
-            "update sessions set audio = 'destroyed', audio_expired_at = ?2, updated_at = ?2,
+            "update sessions set audio = 'destroyed', audio_expired_at = ?2,
                expired_at = case status when 'failed' then ?2 else expired_at end
              where id = ?1 and audio <> 'destroyed'",
             params![session, now.0],
@@ -204,10 +215,8 @@ impl Store {
         for (table, column) in TABLES {
             transaction.execute(&format!("delete from {table} where {column} = ?1"), [session])?;
         }
-        let had_audio = transaction.execute(
-            "update sessions set audio = 'destroyed', updated_at = ?2 where id = ?1 and audio <> 'destroyed'",
-            params![session, now.0],
-        )?;
+        let had_audio = transaction
+            .execute("update sessions set audio = 'destroyed' where id = ?1 and audio <> 'destroyed'", [session])?;
         if had_audio > 0 {
             tell(&transaction, now.into(), Action::AudioDestroyed, session)?;
         }
@@ -305,7 +314,7 @@ impl Store {
             AckResult::Refused => "refused",
             AckResult::Stored | AckResult::Duplicate => return Ok(false),
         };
-        let transaction = connection.transaction()?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let sql = "select begun_at from erasures where session = ?1 and clinic = 'owed'";
         let at: Option<i64> = transaction.query_row(sql, [&ack.session], |row| row.get(0)).optional()?;
         let Some(at) = at else { return Ok(false) };
@@ -325,7 +334,15 @@ fn message(session: &str, at: WallTime) -> Result<Vec<u8>, StoreError> {
     Ok(serde_json::to_vec(&Withdrawal { version: 1, session: session.into(), at: at.to_string() })?)
 }
 
-/// Empties the write-ahead log; whether it could be, another process may be reading from it.
+/// Empties the write-ahead log; whether it could be, another process may be reading from it. Does not wait for that one:
+/// whoever else needs the store would wait, too.
 pub(super) fn empty_log(connection: &Connection) -> rusqlite::Result<bool> {
-    Ok(connection.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get::<_, i64>(0))? == 0)
+    connection.busy_timeout(Duration::ZERO)?;
+    let emptied = connection.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get::<_, i64>(0));
+    connection.busy_timeout(BUSY)?;
+    match emptied {
+        Ok(busy) => Ok(busy == 0),
+        Err(rusqlite::Error::SqliteFailure(why, _)) if why.code == ErrorCode::DatabaseBusy => Ok(false),
+        Err(why) => Err(why),
+    }
 }

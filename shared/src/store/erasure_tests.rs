@@ -48,6 +48,7 @@ fn a_withdrawn_session_is_worked_on_and_sent_no_more_and_then_has_no_rows() {
     assert_eq!((rows(&store, "s"), store.to_erase().unwrap().len()), (0, 0));
     assert!(store.clean_up(NOW).unwrap());
     let row = store.session("s").unwrap();
+    assert_eq!((row.consent.basis.as_str(), row.consent.by.as_deref()), ("withdrawn", None), "it might hold a name");
     assert!(row.ended_at.is_some() && !row.audio_kept && row.samples == 1000);
     assert_eq!(store.balance().unwrap().findings, []);
     let held = store.ledger().unwrap().terms[&LedgerTerm::Withdrawn];
@@ -118,6 +119,8 @@ fn a_box_without_a_clinic_owes_no_withdrawal_and_an_unknown_session_cannot_be_wi
     store.begin_session(&new("s"), NOW).unwrap();
     store.withdraw("s", false, NOW).unwrap();
     assert_eq!((store.owed(9).unwrap().len(), store.withdrawal("s").unwrap()), (0, Some(AtClinic::None)));
+    assert!(!store.withdraw("s", true, NOW).unwrap(), "but it has one now");
+    assert_eq!(store.withdrawal("s").unwrap(), Some(AtClinic::Owed));
     assert!(matches!(store.withdraw("x", false, NOW), Err(StoreError::NoSession)));
 }
 
@@ -180,6 +183,19 @@ fn an_expired_session_can_still_be_withdrawn_so_that_the_clinic_is_told() {
     assert_eq!(store.to_erase().unwrap(), ["s"]);
     store.erase("s", NOW).unwrap();
     assert_eq!(store.balance().unwrap().findings, []);
+}
+
+/// A box whose database was put back from before a withdrawal sends the record once more.
+#[test]
+fn what_the_clinic_refuses_because_it_was_withdrawn_is_withdrawn_here_too() {
+    let (_folder, store) = store();
+    store.begin_session(&new("s"), NOW).unwrap();
+    store.finish(&finish("s", b"parcel", "sum"), NOW).unwrap();
+    let refused = Ack { revision: 1, reason: Some("withdrawn".into()), ..word("s", "sum".into(), AckResult::Refused) };
+    assert!(store.acknowledge(&refused, NOW).unwrap());
+    assert_eq!(store.session("s").unwrap().status, Status::Withdrawn);
+    assert_eq!(store.to_erase().unwrap(), ["s"]);
+    assert_eq!(store.without_parcel().unwrap(), [""; 0], "its record, which is still there, is not owed again");
 }
 
 /// A damaged status used to make a dead letter of any session.

@@ -4,10 +4,14 @@
 
 use rusqlite::{OptionalExtension as _, params};
 
+use super::audit::{Actor, By};
 use super::{Store, StoreError, WITHDRAWAL};
 use crate::clock::WallTime;
 use crate::seal::{Ack, AckResult};
 use crate::wire::{Event, EventKind};
+
+/// Why a clinic refuses a parcel of a session to which consent was withdrawn.
+const WITHDRAWN: &str = "withdrawn";
 
 /// Where a parcel stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +63,8 @@ impl Store {
         let connection = self.lock();
         let mut statement = connection.prepare(
             "select r.session from records r join sessions s on s.id = r.session and s.revision = r.revision
-             where not exists (select 1 from outbox o where o.session = r.session and o.revision = r.revision)
+             where s.status <> 'withdrawn' and not exists (select 1 from erasures e where e.session = s.id)
+               and not exists (select 1 from outbox o where o.session = r.session and o.revision = r.revision)
              order by r.created_at, r.rowid",
         )?;
         Ok(statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
@@ -71,7 +76,8 @@ impl Store {
     /// [`StoreError`].
     pub fn owe(&self, parcel: &Parcel, bytes: &[u8], now: WallTime) -> Result<(), StoreError> {
         self.lock().execute(
-            "insert or ignore into outbox (session, revision, sha256, parcel, created_at) values (?1, ?2, ?3, ?4, ?5)",
+            "insert or ignore into outbox (session, revision, sha256, parcel, created_at)
+             select ?1, ?2, ?3, ?4, ?5 where not exists (select 1 from erasures where session = ?1)",
             params![parcel.session, parcel.revision, parcel.sha256, bytes, now.0],
         )?;
         Ok(())
@@ -128,6 +134,8 @@ impl Store {
             AckResult::Refused => "refused",
             AckResult::Withdrawn => return Ok(false),
         };
+        // The clinic will never take it, and nor may the box keep it: this database is older than the withdrawal.
+        let is_withdrawn = ack.result == AckResult::Refused && ack.reason.as_deref() == Some(WITHDRAWN);
         let transaction = connection.transaction()?;
         let settled = transaction.execute(
             "update outbox set state = ?4, reason = ?5
@@ -142,6 +150,10 @@ impl Store {
             )?;
         }
         transaction.commit()?;
+        drop(connection);
+        if settled > 0 && is_withdrawn {
+            self.withdraw(&ack.session, true, By { actor: Actor::Clinic, at: now })?;
+        }
         Ok(settled > 0)
     }
 

@@ -86,7 +86,9 @@ pub enum QueueError {
     #[error("Consent to it was withdrawn: nothing of it is left")]
     Withdrawn,
     /// It was kept as long as the site wants.
-    #[error("It was kept as long as this site keeps sessions: the clinic has its record")]
+    #[error(
+        "Its time was over, or its room was needed: what could be told of it is gone, and the clinic has its record"
+    )]
     Expired,
     /// Its speakers were never told apart.
     #[error("Its speakers were not told apart before: there are no voices to compare again")]

@@ -347,7 +347,8 @@ impl Store {
         Ok(changed > 0)
     }
 
-    /// The recording has ended: its length is final, and work may finish. Of one that was withdrawn only the length is told.
+    /// The recording has ended: its length is final, and work may finish. Of one that is not being recorded, as one that was
+    /// withdrawn, only the length is told.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -358,7 +359,8 @@ impl Store {
         let samples = i64::try_from(samples).unwrap_or(i64::MAX);
         transaction.execute("update sessions set samples = ?2 where id = ?1", params![id, samples])?;
         let ended = transaction.execute(
-            "update sessions set ended_at = ?2, updated_at = ?3, status = ?4 where id = ?1 and status <> 'withdrawn'",
+            "update sessions set ended_at = ?2, updated_at = ?3, status = ?4
+             where id = ?1 and status in ('recording', 'paused')",
             params![id, ended_at.0, now.0, Status::Queued.name()],
         )?;
         if ended > 0 {
@@ -369,14 +371,16 @@ impl Store {
         Ok(())
     }
 
-    /// A session began at `started_at`, by a clock that follows a time server.
+    /// A session began at `started_at`, by a clock that follows a time server; its consent was noted then.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn date(&self, id: &str, started_at: WallTime) -> Result<(), StoreError> {
         self.lock().execute(
-            "update sessions set started_at = ?2, time_quality = ?3 where id = ?1",
-            params![id, started_at.0, quality_name(TimeQuality::Synchronized)?],
+            "update sessions set created_at = created_at + (?2 - started_at), started_at = ?2, time_quality = ?3,
+               consent = case when json_valid(consent) then json_set(consent, '$.at', ?4) else consent end
+             where id = ?1",
+            params![id, started_at.0, quality_name(TimeQuality::Synchronized)?, started_at.to_string()],
         )?;
         Ok(())
     }
@@ -516,10 +520,8 @@ impl Store {
         let by = by.into();
         let mut connection = self.lock();
         let transaction = connection.transaction()?;
-        let destroyed = transaction.execute(
-            "update sessions set audio = 'destroyed', updated_at = ?2 where id = ?1 and audio <> 'destroyed'",
-            params![session, by.at.0],
-        )?;
+        let destroyed = transaction
+            .execute("update sessions set audio = 'destroyed' where id = ?1 and audio <> 'destroyed'", [session])?;
         if destroyed > 0 {
             tell(&transaction, by, Action::AudioDestroyed, session)?;
         }

@@ -3,7 +3,7 @@
 //! A row is counted as claimed before it is tried, so a window that kills the box runs out of claims. There is
 //! one worker; at start it takes back what was `running`, and needs no lease and no clock.
 
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{OptionalExtension as _, TransactionBehavior, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -123,7 +123,8 @@ impl Store {
         samples: u64,
     ) -> Result<(), StoreError> {
         let mut connection = self.lock();
-        let transaction = connection.transaction()?;
+        // It reads before it writes: another process must not write in between.
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let sample = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         // Of one that was withdrawn nothing is begun.
         let is_wanted = "select exists (select 1 from sessions where id = ?1 and status <> 'withdrawn')";

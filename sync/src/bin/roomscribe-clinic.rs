@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use shared::clock::SystemClock;
+use shared::clock::{Clock as _, SystemClock};
 use shared::log::{self, Style};
 use shared::paths::Root;
 use sync::clinic::Clinic;
@@ -59,6 +59,16 @@ enum Command {
     /// Run until told to stop.
     #[command(after_help = "Example:\n  roomscribe-clinic --root /tmp/clinic run")]
     Run,
+    /// Destroy all that is held of a session to which consent was withdrawn at the clinic.
+    #[command(after_help = "Example:\n  roomscribe-clinic withdraw 7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a11 --yes\n\n\
+                            The box is not told: withdraw it there, too.")]
+    Withdraw {
+        /// The session's id.
+        session: String,
+        /// Do it: it cannot be undone.
+        #[arg(long)]
+        yes: bool,
+    },
     /// List the clinic's keys, or make new ones for boxes that are enrolled from now on.
     #[command(after_help = "Example:\n  roomscribe-clinic keys rotate")]
     Keys {
@@ -105,6 +115,7 @@ async fn main() -> ExitCode {
         Command::Init { clinic, server, broker, listen } => init(&root, &clinic, &server, &broker, listen),
         Command::Invite { box_id, broker } => invite(&root, &box_id, broker.as_deref()),
         Command::Run => run(&root).await,
+        Command::Withdraw { session, yes } => withdraw(&root, &session, yes),
         Command::Keys { action } => keys(&root, &action),
         Command::Sessions { json, limit } => sessions(&root, json, limit),
         Command::Show { session, json } => show(&root, &session, json),
@@ -140,6 +151,22 @@ fn invite(root: &Root, box_id: &str, at: Option<&str>) -> Result<(), Failure> {
     let keys = setup::keys(root).map_err(failed)?;
     let text = setup::invite(&settings, &keys, box_id, at).map_err(|why| Failure::Usage(why.to_string()))?;
     print(&text)
+}
+
+fn withdraw(root: &Root, session: &str, is_meant: bool) -> Result<(), Failure> {
+    if !is_meant {
+        return Err(Failure::Usage(format!(
+            "this destroys all that is held of {session} for good; add --yes to do it"
+        )));
+    }
+    let clinic = open(root)?;
+    let now = SystemClock::new().now().wall;
+    match clinic.store.withdraw_here(session, now).map_err(|why| Failure::other("not destroyed", &why))? {
+        true => {
+            print("Nothing of it is held any more. Withdraw it on its box, too: roomscribe withdraw SESSION --yes\n")
+        }
+        false => Err(Failure::Usage("the clinic holds no such session".into())),
+    }
 }
 
 fn keys(root: &Root, action: &KeysAction) -> Result<(), Failure> {

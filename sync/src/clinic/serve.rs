@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use shared::clock::WallTime;
 use shared::error::report;
-use shared::seal::AckResult;
+use shared::seal::{Ack, AckResult};
 use shared::wire::{BoardAlert, BoxHealth, Event, Topic, Topics};
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{error, info, warn};
@@ -149,7 +149,7 @@ impl<'a> Desk<'a> {
         let now = self.clinic.clock.now().wall;
         match self.topics.parse(&message.topic) {
             Some(Topic::Parcel { box_id, session, revision }) => {
-                return self.parcel(&Label { box_id, session, revision }, &message.payload).map(|ack| vec![ack]);
+                return self.parcel(&Label { box_id, session, revision }, &message.payload);
             }
             Some(Topic::Withdrawal { box_id, session }) => {
                 return self.withdrawal(&box_id, &session, message);
@@ -179,25 +179,19 @@ impl<'a> Desk<'a> {
         Ok(Vec::new())
     }
 
-    fn parcel(&self, label: &Label, payload: &[u8]) -> Result<Publication, ClinicStoreError> {
-        let ack = take(self.clinic, label, payload)?;
+    fn parcel(&self, label: &Label, payload: &[u8]) -> Result<Vec<Publication>, ClinicStoreError> {
+        let words = take(self.clinic, label, payload)?;
         let Label { box_id, session, revision } = label;
-        match ack.result {
-            AckResult::Stored | AckResult::Duplicate => {
-                info!(
-                    session_id = session,
-                    "box" = box_id,
-                    revision,
-                    result = ack.result.name(),
-                    "A parcel was taken."
-                );
+        match words.first().map(|ack| (ack.result, ack.reason.as_deref())) {
+            Some((result @ (AckResult::Stored | AckResult::Duplicate), _)) => {
+                info!(session_id = session, "box" = box_id, revision, result = result.name(), "A parcel was taken.");
             }
-            AckResult::Refused | AckResult::Withdrawn => {
-                let reason = ack.reason.as_deref();
+            Some((AckResult::Refused | AckResult::Withdrawn, reason)) => {
                 error!(session_id = session, "box" = box_id, revision, reason, "A parcel was refused for good.");
             }
+            None => {}
         }
-        Ok(Publication::once(self.topics.ack(box_id), serde_json::to_vec(&ack)?))
+        self.publications(box_id, &words)
     }
 
     fn withdrawal(&self, box_id: &str, session: &str, message: &Message) -> Result<Vec<Publication>, ClinicStoreError> {
@@ -211,6 +205,10 @@ impl<'a> Desk<'a> {
                 info!(session_id = session, "box" = box_id, "Consent was withdrawn; nothing of the session is held.");
             }
         }
+        self.publications(box_id, &words)
+    }
+
+    fn publications(&self, box_id: &str, words: &[Ack]) -> Result<Vec<Publication>, ClinicStoreError> {
         let topic = self.topics.ack(box_id);
         words.iter().map(|ack| Ok(Publication::once(topic.clone(), serde_json::to_vec(ack)?))).collect()
     }

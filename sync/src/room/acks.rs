@@ -61,7 +61,7 @@ mod tests {
         let (sealing, signing) = keys.public_hex();
         let public = ClinicPublic::from_hex(&sealing, &signing).unwrap();
         let judge = |payload: &[u8]| believe(payload, &public, "north", "room-1");
-        let sign = |keys: &ClinicKeys, ack, box_id| keys.sign(ack, b"parcel", "north", box_id);
+        let sign = |keys: &ClinicKeys, ack: Ack, box_id| keys.sign(&ack, "north", box_id).remove(0);
         let signed = sign(&keys, ack(), "room-1");
         assert_eq!(judge(&bytes(&signed)), Ok(signed.clone()));
         assert_eq!(judge(&bytes(&ack())), Err(Disbelief::OtherKeys), "unsigned");

@@ -174,13 +174,20 @@ impl Desk {
         let settled = self.room.store.acknowledge(&ack, wall).map_err(|why| give_up(&why))?;
         let (session_id, revision, result) = (&ack.session, ack.revision, ack.result.name());
         let reason = ack.reason.as_deref().unwrap_or("none given");
-        match (settled && ack.result == AckResult::Refused, revision == WITHDRAWAL) {
-            (true, true) => {
-                error!(session_id, reason, "The clinic does not destroy what it has of a withdrawn session.")
+        match (ack.result, revision == WITHDRAWAL) {
+            _ if !settled => info!(session_id, revision, result, "The clinic said again what it had said."),
+            (AckResult::Refused, true) => {
+                error!(session_id, reason, "The clinic does not destroy what it has of a withdrawn session.");
             }
-            (true, false) => error!(session_id, revision, reason, "The clinic refused a parcel for good."),
-            (false, true) => info!(session_id, settled, "The clinic holds nothing of a withdrawn session."),
-            (false, false) => info!(session_id, revision, result, settled, "The clinic acknowledged a parcel."),
+            (AckResult::Refused, false) => {
+                error!(session_id, revision, reason, "The clinic refused a parcel for good.");
+            }
+            (AckResult::Stored | AckResult::Duplicate | AckResult::Withdrawn, true) => {
+                info!(session_id, "The clinic holds nothing of a withdrawn session.");
+            }
+            (AckResult::Stored | AckResult::Duplicate | AckResult::Withdrawn, false) => {
+                info!(session_id, revision, result, "The clinic acknowledged a parcel.");
+            }
         }
         Ok(())
     }

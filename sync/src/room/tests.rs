@@ -85,7 +85,7 @@ impl World {
             key_id: String::new(),
             signature: String::new(),
         };
-        self.keys.sign(ack, b"parcel", "north", "room-1")
+        self.keys.sign(&ack, "north", "room-1").remove(0)
     }
 
     fn state(&self, session: &str) -> OutboxState {

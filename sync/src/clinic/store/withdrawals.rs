@@ -1,9 +1,11 @@
 //! Sessions to which consent was withdrawn: nothing of them is held, and nothing will be. What stays is that there was one.
 
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
 use shared::clock::WallTime;
 
-use super::{ClinicStore, ClinicStoreError};
+use super::{BUSY, ClinicStore, ClinicStoreError};
 
 pub(super) fn is_withdrawn(connection: &Connection, session: &str) -> Result<bool, ClinicStoreError> {
     let sql = "select exists (select 1 from withdrawals where session_id = ?1)";
@@ -55,6 +57,16 @@ impl ClinicStore {
         Ok(true)
     }
 
+    /// Destroys every parcel of a session because the clinic was asked to, whichever box it came from. False if there is no
+    /// such session.
+    ///
+    /// # Errors
+    /// [`ClinicStoreError`].
+    pub fn withdraw_here(&self, session: &str, now: WallTime) -> Result<bool, ClinicStoreError> {
+        let Some(box_id) = box_of(&self.lock(), session)? else { return Ok(false) };
+        self.withdraw(session, &box_id, now)
+    }
+
     /// Empties the write-ahead log if parcels that are gone may still stand in it. While another process reads from it, it
     /// cannot be, and is the next time.
     ///
@@ -70,8 +82,16 @@ fn clean_up(connection: &Connection) -> Result<(), ClinicStoreError> {
     if !connection.query_row(owed, [], |row| row.get::<_, bool>(0))? {
         return Ok(());
     }
-    let busy: i64 = connection.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get(0))?;
-    if busy == 0 {
+    // Whoever else needs the store must not wait for who reads from the log.
+    connection.busy_timeout(Duration::ZERO)?;
+    let emptied = connection.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get::<_, i64>(0));
+    connection.busy_timeout(BUSY)?;
+    let is_empty = match emptied {
+        Ok(busy) => busy == 0,
+        Err(rusqlite::Error::SqliteFailure(why, _)) if why.code == ErrorCode::DatabaseBusy => false,
+        Err(why) => return Err(why.into()),
+    };
+    if is_empty {
         connection.execute("update withdrawals set cleaned = 1 where cleaned = 0", [])?;
     }
     Ok(())
