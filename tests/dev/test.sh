@@ -21,7 +21,7 @@ run_tests() {
     table+=("$(row ok "set-up" "$began")")
     export ROOMSCRIBE_TEST_MODELS=$target/models ROOMSCRIBE_TEST_CHECKS=$target/checks
 
-    part "format" cargo fmt --all --check
+    part "format" formatted
     part "lints" lints
     part "shell scripts" shellcheck --external-sources --check-sourced dev .ci/run
     part "systemd units" check_units
@@ -41,6 +41,11 @@ run_tests() {
         say "dev: failed: ${failed[*]}"
         exit 1
     fi
+}
+
+formatted() {
+    cargo fmt --all --check
+    cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 }
 
 lints() {
