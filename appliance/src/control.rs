@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Bytes, to_bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router};
@@ -37,6 +38,8 @@ use crate::sessions::{SessionError, Sessions};
 
 /// The most sessions a list gives.
 const LISTED: u32 = 200;
+/// The most bytes of what axum says of a request that it refuses.
+const LONGEST_REFUSAL: usize = 4096;
 
 /// What the routes work on.
 #[derive(Clone)]
@@ -264,7 +267,20 @@ pub fn router(control: Control) -> Router {
         .method_not_allowed_fallback(async || {
             Refusal(StatusCode::METHOD_NOT_ALLOWED, json!({ "message": "this cannot be done here" }), None)
         })
+        .layer(map_response(as_json))
         .with_state(control)
+}
+
+/// What axum refuses by itself, it says in plain text: an answer is JSON for every caller.
+async fn as_json(response: Response) -> Response {
+    let status = response.status();
+    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if is_json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let said = to_bytes(response.into_body(), LONGEST_REFUSAL).await.unwrap_or_default();
+    let said = if said.is_empty() { status.to_string() } else { String::from_utf8_lossy(&said).into_owned() };
+    Refusal(status, json!({ "message": said }), None).into_response()
 }
 
 async fn get_audio_processing(State(control): State<Control>) -> Response {
@@ -554,4 +570,26 @@ pub fn outcome(context: &Context, session: &str, status: Status) -> Result<Value
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.map_err(|why| refusal(StatusCode::INTERNAL_SERVER_ERROR, &why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by fuzzing: a path such as `/sessions/%ff` used to be answered with plain text.
+    #[tokio::test]
+    async fn what_is_refused_before_a_route_is_reached_is_json_too() {
+        for said in ["Invalid UTF-8 in `id`", ""] {
+            let answer = as_json((StatusCode::BAD_REQUEST, said).into_response()).await;
+            assert_eq!(
+                (answer.status(), &answer.headers()[header::CONTENT_TYPE]),
+                (StatusCode::BAD_REQUEST, &HeaderValue::from_static("application/json"))
+            );
+            let told: Value = serde_json::from_slice(&to_bytes(answer.into_body(), 1000).await.unwrap()).unwrap();
+            let expected = if said.is_empty() { "400 Bad Request" } else { said };
+            assert_eq!(told["error"]["message"], expected);
+        }
+        let page = as_json("a page".into_response()).await;
+        assert_eq!(to_bytes(page.into_body(), 1000).await.unwrap(), "a page");
+    }
 }

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
@@ -24,6 +25,11 @@ use crate::audio::SAMPLE_RATE_HZ;
 const MAX_SECONDS: u64 = 8 * 3600;
 /// Frames per step of the resampler.
 const CHUNK_FRAMES: usize = 4096;
+/// Rates that sound is recorded at, and more. A resampler between others takes gigabytes: a header of a few bytes would
+/// cost the box its memory.
+const RATES_HZ: RangeInclusive<usize> = 2_000..=384_000;
+/// Float samples may be louder than full scale; from this on they are cut off, before a resampler reckons infinity of them.
+const LOUDEST: f32 = 16.0;
 /// Packets are this exact about their time, in seconds: less missing than this is no damage.
 const JITTER: f64 = 0.1;
 
@@ -120,9 +126,9 @@ fn decode_track(
         let seconds = |until: i64| until.saturating_sub(due) as f64 * tick.unwrap_or(0.0);
         match mono(decoder.as_mut(), &packet)? {
             Heard::Damaged => was_damaged = true,
-            Heard::NoNumbers => no_numbers_until = Some(at + ticks),
+            Heard::NoNumbers => no_numbers_until = Some(at.saturating_add(ticks)),
             Heard::Sound(samples, rate) => {
-                expected = Some(at + ticks);
+                expected = Some(at.saturating_add(ticks));
                 if seconds(at) > if no_numbers_until.take().is_some() { 0.0 } else { JITTER } {
                     pipe.damaged(seconds(at))?;
                 }
@@ -131,7 +137,7 @@ fn decode_track(
         }
     }
     if let (Some(until), Some(due), Some(tick)) = (no_numbers_until, expected, tick) {
-        pipe.damaged((until - due) as f64 * tick)?;
+        pipe.damaged(until.saturating_sub(due) as f64 * tick)?;
     }
     pipe.finish()?;
     match pipe.heard {
@@ -159,7 +165,7 @@ fn mono(decoder: &mut dyn AudioDecoder, packet: &Packet) -> Result<Heard, Decode
             let rate = buffer.spec().rate() as usize;
             let mut interleaved = Vec::<f32>::new();
             buffer.copy_to_vec_interleaved(&mut interleaved);
-            if rate == 0 {
+            if !RATES_HZ.contains(&rate) {
                 return Ok(Heard::Damaged);
             }
             let mono: Option<Vec<f32>> = interleaved.chunks_exact(channels).map(mean).collect();
@@ -172,7 +178,7 @@ fn mono(decoder: &mut dyn AudioDecoder, packet: &Packet) -> Result<Heard, Decode
 
 /// The mean of those channels of a frame that are numbers, if one is.
 pub(crate) fn mean(frame: &[f32]) -> Option<f32> {
-    let levels = || frame.iter().filter(|sample| sample.is_finite());
+    let levels = || frame.iter().filter(|sample| sample.is_finite()).map(|sample| sample.clamp(-LOUDEST, LOUDEST));
     let count = levels().count();
     (count > 0).then(|| levels().sum::<f32>() / count as f32)
 }
@@ -223,7 +229,7 @@ impl<S: FnMut(Stretch<'_>) -> io::Result<()>> Pipe<S> {
     }
 
     fn count(&mut self, samples: u64) -> Result<(), DecodeError> {
-        self.given += samples;
+        self.given = self.given.saturating_add(samples);
         if self.given > MAX_SECONDS * u64::from(SAMPLE_RATE_HZ) { Err(DecodeError::TooLong) } else { Ok(()) }
     }
 
@@ -411,6 +417,51 @@ mod tests {
             assert_eq!((length, damaged), (32_000, 0));
             assert!(pcm.iter().all(|sample| *sample == 8_192), "the other channel is heard");
         }
+    }
+
+    /// Found by fuzzing: such a header used to take gigabytes for a resampler, and the box with them.
+    #[test]
+    fn a_rate_that_nothing_records_at_is_damage_and_costs_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rate.wav");
+        wav(&path, 16_000, 1, 200);
+        let sound = std::fs::read(&path).unwrap();
+        for rate in [0, 1, 1_999, 384_001, 4_294_967_291_u32] {
+            let mut bytes = sound.clone();
+            bytes[24..28].copy_from_slice(&rate.to_le_bytes());
+            std::fs::write(&path, &bytes).unwrap();
+            assert!(all(&path).is_err(), "{rate} Hz");
+        }
+    }
+
+    /// Found by fuzzing: the resampler used to panic.
+    #[test]
+    fn samples_louder_than_anything_are_cut_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("loud.wav");
+        let loud: Vec<f32> = (0..20_000).map(|n| if n / 50 % 2 == 0 { f32::MAX } else { f32::MIN }).collect();
+        float_wav(&path, 1, &loud);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[24..28].copy_from_slice(&44_100u32.to_le_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        let (pcm, damaged) = all(&path).unwrap();
+        assert_eq!((pcm.len(), damaged), (7_256, 0));
+        assert!(pcm.contains(&i16::MAX) && pcm.contains(&i16::MIN));
+    }
+
+    /// Found by fuzzing: a gap that is longer than time used to count as a short one.
+    #[test]
+    fn a_gap_longer_than_eight_hours_is_not_told() {
+        let mut told = 0;
+        let sink = |_: Stretch<'_>| {
+            told += 1;
+            Ok(())
+        };
+        let mut pipe = Pipe { sink, resampler: None, given: 16_000, heard: 16_000 };
+        for seconds in [1e300, 1.2e15, 8.0 * 3600.0] {
+            assert!(matches!(pipe.damaged(seconds), Err(DecodeError::TooLong)));
+        }
+        assert_eq!(told, 0);
     }
 
     #[test]

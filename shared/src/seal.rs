@@ -289,15 +289,7 @@ impl ClinicKeys {
             &address.bytes(),
         )
         .map_err(|_| SealError::Forged)?;
-        let mut json = Vec::new();
-        let decoder = zstd::Decoder::new(packed.as_slice()).map_err(|_| SealError::NoRecord)?;
-        decoder.take(MAX_RECORD_BYTES).read_to_end(&mut json).map_err(|_| SealError::NoRecord)?;
-        let record: Record = serde_json::from_slice(&json).map_err(|_| SealError::NoRecord)?;
-        let is_the_one = record.version == crate::record::VERSION
-            && record.session_id == address.session
-            && record.box_id == address.box_id
-            && record.revision == address.revision;
-        if is_the_one { Ok(record) } else { Err(SealError::NoRecord) }
+        unpack(&packed, address)
     }
 
     /// Signs an acknowledgement for `box_id` by every key, that of now first. Nobody knows which ones the box was told: what
@@ -312,6 +304,22 @@ fn signed(pair: &Pair, mut ack: Ack, clinic: &str, box_id: &str) -> Ack {
     ack.key_id = hex::encode(key_id(&pair.signing.verifying_key().to_bytes()));
     ack.signature = hex::encode(pair.signing.sign(&ack.signed_bytes(clinic, box_id)).to_bytes());
     ack
+}
+
+/// Reads what is inside an opened parcel. Apart from the seal, so that tests reach it without one.
+///
+/// # Errors
+/// [`SealError::NoRecord`].
+pub fn unpack(packed: &[u8], address: &Address<'_>) -> Result<Record, SealError> {
+    let mut json = Vec::new();
+    let decoder = zstd::Decoder::new(packed).map_err(|_| SealError::NoRecord)?;
+    decoder.take(MAX_RECORD_BYTES).read_to_end(&mut json).map_err(|_| SealError::NoRecord)?;
+    let record: Record = serde_json::from_slice(&json).map_err(|_| SealError::NoRecord)?;
+    let is_the_one = record.version == crate::record::VERSION
+        && record.session_id == address.session
+        && record.box_id == address.box_id
+        && record.revision == address.revision;
+    if is_the_one { Ok(record) } else { Err(SealError::NoRecord) }
 }
 
 /// What became of a parcel at the clinic.

@@ -21,7 +21,7 @@ run_tests() {
     table+=("$(row ok "set-up" "$began")")
     export ROOMSCRIBE_TEST_MODELS=$target/models ROOMSCRIBE_TEST_CHECKS=$target/checks
 
-    part "format" cargo fmt --all --check
+    part "format" formatted
     part "lints" lints
     part "shell scripts" shellcheck --external-sources --check-sourced dev .ci/run
     part "systemd units" check_units
@@ -56,6 +56,11 @@ missing_for_power_cuts() {
     unshare --mount true 2>/dev/null || echo "the right to mount"
     for file in /dev/fuse /dev/loop-control; do [ -e "$file" ] || echo "$file"; done
     grep -qw ext4 /proc/filesystems || echo "ext4 in the kernel"
+}
+
+formatted() {
+    cargo fmt --all --check
+    cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
 }
 
 lints() {

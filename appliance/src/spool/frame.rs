@@ -33,7 +33,7 @@ pub(super) const MAX_FRAME_BYTES: u64 = (HEAD_BYTES + MAX_SEALED_BYTES) as u64;
 const MIN_SEALED_BYTES: usize = SEAL_BYTES + STAMP_BYTES + START_BYTES;
 const MAX_SEALED_BYTES: usize = MIN_SEALED_BYTES + MAX_PAYLOAD_BYTES;
 /// The most frames that can be missing between two: half a year of seconds.
-const MAX_MISSING: u64 = 1 << 24;
+pub(super) const MAX_MISSING: u64 = 1 << 24;
 
 /// What a frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,11 +161,12 @@ impl Format {
         }
     }
 
-    /// Whether a frame may begin with these bytes that follows on `next`, with `left` bytes of file from there.
-    pub(super) fn may_begin(&self, bytes: &[u8], next: u64, left: u64) -> bool {
+    /// Whether a frame may begin with these bytes that follows on `next`, with `before` bytes of file before it.
+    pub(super) fn may_begin(&self, bytes: &[u8], next: u64, before: u64) -> bool {
         let most = match self {
-            // A sum is soon right by chance: not more than there was room for.
-            Self::Plain => left,
+            // A sum is soon right by chance: not more than there was room for. What is behind does not count, for it
+            // may be cut off, and a frame that was read once must be read again.
+            Self::Plain => before,
             Self::Sealed(_) => MAX_MISSING,
         };
         self.head(bytes).and_then(|(_, sequence)| sequence.checked_sub(next)).is_some_and(|missing| missing <= most)

@@ -35,7 +35,7 @@ use shared::record::GapCause;
 use shared::store::KeyStore;
 
 pub use error::SpoolError;
-use frame::{Content, Format, Found, Frame, HEAD_BYTES, Kind, MAX_FRAME_BYTES, read_whole};
+use frame::{Content, Format, Found, Frame, HEAD_BYTES, Kind, MAX_FRAME_BYTES, MAX_MISSING, read_whole};
 
 use crate::audio::{SAMPLE_RATE_HZ, from_bytes, to_bytes};
 
@@ -54,6 +54,8 @@ pub fn recordings(root: &Root) -> BTreeMap<String, Metadata> {
 
 const MAGIC: &[u8; 4] = b"RSSP";
 const HEADER_BYTES: u64 = 12;
+/// What a frame says of a gap is believed up to half a year: behind a longer one nothing could be counted.
+const MAX_GAP_SAMPLES: u64 = MAX_MISSING * SAMPLE_RATE_HZ as u64;
 /// How much is looked through at a time for the next frame behind damage.
 const BLOCK_BYTES: u64 = 1 << 16;
 
@@ -95,6 +97,9 @@ impl Index {
     fn extend(&mut self, file: &File, format: &Format) -> io::Result<()> {
         loop {
             while let Some(frame) = format.read(file, self.end)?.filter(|f| f.sequence == self.frames) {
+                if !frame.is_sound() && !self.is_followed(&frame, file, format)? {
+                    break;
+                }
                 self.take(frame);
             }
             if !self.skip_damage(file, format)? {
@@ -103,10 +108,16 @@ impl Index {
         }
     }
 
+    /// Whether a damaged frame ends where the next begins. Else its length is damaged too: believed, it would reach over
+    /// what is appended later.
+    fn is_followed(&self, frame: &Frame, file: &File, format: &Format) -> io::Result<bool> {
+        let next = format.read(file, self.end + frame.bytes)?;
+        Ok(next.is_some_and(|next| next.is_sound() && next.sequence == frame.sequence + 1))
+    }
+
     /// Looks for the next sound frame, and goes there if there is one.
     fn skip_damage(&mut self, file: &File, format: &Format) -> io::Result<bool> {
         let length = file.metadata()?.len();
-        let left = length.saturating_sub(self.end);
         let mut at = self.end;
         while at + HEAD_BYTES as u64 <= length {
             let mut block = vec![0; usize::try_from(BLOCK_BYTES.min(length - at)).map_err(io::Error::other)?];
@@ -114,7 +125,7 @@ impl Index {
                 return Ok(false);
             }
             for (ahead, head) in (0..).zip(block.windows(HEAD_BYTES)) {
-                if format.may_begin(head, self.frames, left)
+                if format.may_begin(head, self.frames, at + ahead)
                     && let Some(frame) = format.read(file, at + ahead)?.filter(Frame::is_sound)
                 {
                     self.skip_to(&frame, at + ahead);
@@ -135,7 +146,7 @@ impl Index {
     }
 
     fn gap(&mut self, length: u64, cause: GapCause) {
-        let samples = self.samples..self.samples.saturating_add(length);
+        let samples = self.samples..self.samples.saturating_add(length.min(MAX_GAP_SAMPLES));
         self.samples = samples.end;
         self.entries.push(Entry::Gap { samples, cause });
     }

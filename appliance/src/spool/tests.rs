@@ -361,6 +361,58 @@ fn a_frame_that_is_half_there_is_read_once_it_is_whole() {
     assert_eq!((reader.gaps(), reader.read(0..u64::MAX).unwrap()), (vec![], pcm));
 }
 
+/// Found by fuzzing: the length of the timeline used to run over.
+#[test]
+fn a_gap_without_end_is_gone_on_behind() {
+    for bed in Bed::both() {
+        let mut writer = bed.begin();
+        writer.frame(Kind::Gap, [&u64::MAX.to_le_bytes()[..], b"\"overrun\""].concat(), &bed.now()).unwrap();
+        let (mut writer, left) = bed.reopen();
+        assert_eq!(left.samples, MAX_GAP_SAMPLES);
+        writer.audio(&counter(10), &bed.now()).unwrap();
+        writer.gap(5, GapCause::Restart, &bed.now()).unwrap();
+        let reader = bed.open();
+        assert_eq!(reader.samples(), left.samples + 15);
+        assert_eq!(reader.read(left.samples..left.samples + 10).unwrap(), counter(10));
+    }
+}
+
+/// Found by fuzzing: a frame used to be believed for the sake of a torn tail behind it, and no more once that was cut off.
+#[test]
+fn what_was_read_before_a_torn_tail_is_read_when_that_is_gone() {
+    let bed = Bed::new(false);
+    let mut writer = bed.begin();
+    writer.audio(&counter(10), &bed.now()).unwrap();
+    writer.sequence += 500;
+    writer.audio(&counter(10), &bed.now()).unwrap();
+    bed.put(&[bed.bytes(), vec![0xa5; 1_000]].concat());
+    let samples = bed.open().samples();
+    let (mut writer, left) = bed.reopen();
+    writer.audio(&counter(10), &bed.now()).unwrap();
+    assert_eq!((left.samples, bed.open().samples()), (samples, samples + 10));
+}
+
+/// Found by fuzzing: a damaged frame that claimed more than the file held was passed over, and believed once there was more.
+#[test]
+fn a_damaged_length_does_not_reach_over_what_is_appended() {
+    let bed = Bed::new(false);
+    let mut writer = bed.begin();
+    for _ in 0..3 {
+        writer.audio(&counter(10), &bed.now()).unwrap();
+    }
+    let mut bytes = bed.bytes();
+    let head = bytes.len() - 2 * (bed.overhead() + 20);
+    bytes[head..head + 4].copy_from_slice(&2_000u32.to_le_bytes());
+    bed.put(&bytes);
+    let samples = bed.open().samples();
+    let (mut writer, left) = bed.reopen();
+    writer.audio(&counter(1_500), &bed.now()).unwrap();
+    let reader = bed.open();
+    assert_eq!((left.samples, reader.samples()), (samples, samples + 1_500));
+    assert_eq!(reader.read(samples - 10..samples).unwrap(), counter(10));
+    assert_eq!(reader.read(samples..u64::MAX).unwrap(), counter(1_500));
+}
+
 #[test]
 fn what_changes_behind_a_readers_back_is_not_heard() {
     for bed in Bed::both() {

@@ -1,0 +1,10 @@
+#![no_main]
+
+use std::cell::RefCell;
+
+use libfuzzer_sys::fuzz_target;
+use roomscribe_fuzz::{Target as _, parcel::Parcels};
+
+thread_local! { static TARGET: RefCell<Parcels> = RefCell::new(Parcels::new()); }
+
+fuzz_target!(|input: &[u8]| TARGET.with_borrow_mut(|target| target.run(input)));
