@@ -155,6 +155,12 @@ fn refusal(status: StatusCode, error: &(dyn std::error::Error + 'static)) -> Ref
 
 impl From<StoreError> for Refusal {
     fn from(why: StoreError) -> Self {
+        Self::of_store(&why)
+    }
+}
+
+impl Refusal {
+    fn of_store(why: &StoreError) -> Self {
         let status = match why {
             StoreError::NoSession => StatusCode::NOT_FOUND,
             StoreError::ContentGone => StatusCode::GONE,
@@ -165,7 +171,7 @@ impl From<StoreError> for Refusal {
             | StoreError::Keys(_)
             | StoreError::NotSealed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        refusal(status, &why)
+        refusal(status, why)
     }
 }
 
@@ -177,7 +183,7 @@ impl From<SessionError> for Refusal {
             SessionError::Microphone(_) => StatusCode::SERVICE_UNAVAILABLE,
             SessionError::Spool(_) | SessionError::NoRoom(NoRoom::Disk { .. }) => StatusCode::INSUFFICIENT_STORAGE,
             SessionError::NoRoom(NoRoom::Heat { .. } | NoRoom::Behind { .. }) => StatusCode::SERVICE_UNAVAILABLE,
-            SessionError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            SessionError::Store(why) => return Self::of_store(why),
         };
         refusal(status, &why)
     }

@@ -87,9 +87,9 @@ impl Store {
         if changed == 0 {
             let is_known = "select exists (select 1 from sessions where id = ?1)";
             let is_known = transaction.query_row(is_known, [session], |row| row.get(0))?;
-            // Where the clinic would not, or there was none, it is asked again.
+            // Whatever the clinic said, or if there was none: it may have put back a database from before.
             transaction.execute(
-                "update erasures set clinic = 'owed' where session = ?1 and clinic in ('refused', 'none') and ?2",
+                "update erasures set clinic = 'owed' where session = ?1 and why = 'withdrawn' and ?2",
                 params![session, has_clinic],
             )?;
             transaction.commit()?;
