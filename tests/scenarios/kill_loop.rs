@@ -95,7 +95,7 @@ impl Loop {
 
     fn once(&mut self) {
         let moment = self.dice.number(0..100);
-        let mut asked = None;
+        let (asked_at, mut asked) = (self.position(), None);
         match (&self.told, moment) {
             // As a session begins.
             (None, 0..50) => {
@@ -127,7 +127,10 @@ impl Loop {
         self.stack.daemon = self.stack.room.start_daemon();
         self.since = self.position();
         match (self.recorded(), &self.told) {
-            (Some(id), None) => self.told = Some(Told { id, ..Told::default() }),
+            // It had begun, and was killed before anybody heard of it.
+            (Some(id), None) => {
+                self.told = Some(Told { id, kills: vec![Kill { since: asked_at, at }], ..Told::default() });
+            }
             (Some(id), Some(told)) => assert_eq!(id, told.id, "it goes on with the same session"),
             (None, Some(told)) => {
                 assert!(told.stopped.is_some(), "a session that nobody ended is gone on with");
