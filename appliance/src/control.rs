@@ -582,7 +582,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 mod tests {
     use super::*;
 
-    /// Found by fuzzing: a path such as `/sessions/%ff` used to be answered with plain text.
+    /// Found by the fuzz target's first inputs: a path such as `/sessions/%ff` used to be answered with plain text.
     #[tokio::test]
     async fn what_is_refused_before_a_route_is_reached_is_json_too() {
         for said in ["Invalid UTF-8 in `id`", ""] {

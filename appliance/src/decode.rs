@@ -419,7 +419,7 @@ mod tests {
         }
     }
 
-    /// Found by fuzzing: such a header used to take gigabytes for a resampler, and the box with them.
+    /// Found when the fuzz target was made: such a header used to take gigabytes for a resampler, and the box with them.
     #[test]
     fn a_rate_that_nothing_records_at_is_damage_and_costs_nothing() {
         let folder = tempfile::tempdir().unwrap();
@@ -449,7 +449,7 @@ mod tests {
         assert!(pcm.contains(&i16::MAX) && pcm.contains(&i16::MIN));
     }
 
-    /// Found by fuzzing: a gap that is longer than time used to count as a short one.
+    /// Its samples used to be added up without a limit, modulo 2^64 in release.
     #[test]
     fn a_gap_longer_than_eight_hours_is_not_told() {
         let mut told = 0;
