@@ -134,7 +134,7 @@ pub fn conclude(context: &Context, session: &SessionRow) -> Result<(), ConcludeE
         // Tried again for its speakers: its words were handed over before, so there is time to wait for them.
         Verdict::Undiarized(Some(Loss::Refused(_))) if has_transcript(context, session)? => {
             info!(session_id = session.id, "Its speakers wait until the circuit breaker lets them be told apart.");
-            Ok(context.store.set_status(&session.id, Status::Postponed, context.now().wall)?)
+            Ok(context.store.postpone(&session.id, context.now().wall)?)
         }
         Verdict::Postponed => {
             warn!(
@@ -142,7 +142,7 @@ pub fn conclude(context: &Context, session: &SessionRow) -> Result<(), ConcludeE
                 circuit_breaker_state = %context.breakers.view(Service::Transcription).state, severity = "warning",
                 "Session postponed until the circuit breaker lets it through."
             );
-            context.store.set_status(&session.id, Status::Postponed, context.now().wall)?;
+            context.store.postpone(&session.id, context.now().wall)?;
             Ok(())
         }
         Verdict::Diarized => {

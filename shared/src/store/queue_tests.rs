@@ -329,3 +329,22 @@ fn the_previous_release_can_still_read_the_database() {
         .execute("insert into work (session, number, task) values ('a', 0, 'diarization')", [])
         .expect("its writes still fit");
 }
+
+/// It used to be postponed for ever: what was refused was looked at before it was dropped, and stored after.
+#[test]
+fn a_session_that_was_dropped_meanwhile_is_not_postponed() {
+    let (_folder, store) = store();
+    for id in ["waits", "dropped"] {
+        store.begin_session(&new(id), NOW).unwrap();
+        store.add_window(id, &window(0), &[Task::Transcription], 1000).unwrap();
+        store.end_session(id, 1000, NOW, NOW).unwrap();
+        let claim = store.claim(Task::Transcription).unwrap().unwrap();
+        store.refuse(claim.id).unwrap();
+    }
+    store.drop_session("dropped", |_| Ok("\"cause\"".into()), NOW).unwrap();
+    for id in ["waits", "dropped"] {
+        store.postpone(id, NOW).unwrap();
+    }
+    let status = |id| store.session(id).unwrap().status;
+    assert_eq!((status("waits"), status("dropped")), (Status::Postponed, Status::Queued));
+}

@@ -323,6 +323,27 @@ impl Store {
         Ok(())
     }
 
+    /// A session waits for the breaker that refused its rows, if it still has any such: somebody may have dropped it since
+    /// that was looked at.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn postpone(&self, id: &str, now: WallTime) -> Result<(), StoreError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction()?;
+        let changed = transaction.execute(
+            "update sessions set status = 'postponed', updated_at = ?2
+             where id = ?1 and status in ('queued', 'processing')
+               and exists (select 1 from work where session = ?1 and state = 'refused')",
+            params![id, now.0],
+        )?;
+        if changed > 0 {
+            event(&transaction, now, &EventKind::Session { session: id.into(), status: Status::Postponed })?;
+            transaction.commit()?;
+        }
+        Ok(())
+    }
+
     /// A session that is being recorded goes off the record, or back onto it. Says whether that is news.
     ///
     /// # Errors
