@@ -7,12 +7,10 @@ use std::time::Duration;
 use serde_json::Value;
 use shared::record::GapCause;
 use tests::broker::Broker;
-use tests::microphone::{Microphone, STALE};
+use tests::microphone::{Microphone, STALE, position};
 use tests::stack::{ROOM, Stack};
 use tests::{TestBox, conversation, now, wait_for, words};
 
-/// Positions are told in steps of 16 samples.
-const STEP: u64 = 16;
 /// A block of the microphone, which may be on its way.
 const SLACK: u64 = 1_600;
 
@@ -44,7 +42,7 @@ fn off_the_record_nothing_is_recorded_and_the_gap_is_as_long_as_it_lasted() {
     let (gap, cause) = gaps[0].clone();
     assert_eq!(cause, GapCause::OffRecord);
     let pcm = spool.read(0..u64::MAX).unwrap();
-    let heard: BTreeSet<u64> = pcm.iter().map(|sample| STEP * u64::from(sample.unsigned_abs())).collect();
+    let heard: BTreeSet<u64> = pcm.iter().map(|sample| position(*sample)).collect();
     let stale = appliance::audio::samples_in(STALE);
     let meanwhile: Vec<&u64> = heard.range(paused + SLACK..resumed.saturating_sub(stale + SLACK)).collect();
     assert!(meanwhile.is_empty(), "{} positions from off the record were kept", meanwhile.len());

@@ -4,6 +4,7 @@
 
 mod audit;
 mod bad_input;
+mod clinic_keys;
 mod consent;
 mod dead_letters;
 mod doctor;

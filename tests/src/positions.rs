@@ -5,17 +5,11 @@ use std::ops::Range;
 use appliance::audio::SAMPLE_RATE_HZ;
 use shared::record::GapCause;
 
-/// Positions are told in steps of 16 samples, and repeat.
-const STEP: u64 = 16;
-const PERIOD: u64 = STEP * 32_768;
-/// What lies between a sample's time and its being counted: a block of the microphone, a block of the recorder.
-pub const SLACK: u64 = 2 * SAMPLE_RATE_HZ as u64 / 10;
+pub use crate::microphone::SLACK;
+use crate::microphone::{PERIOD, STEP, position};
+
 /// A second.
 pub const SECOND: u64 = SAMPLE_RATE_HZ as u64;
-
-fn position(sample: i16) -> u64 {
-    STEP * u64::from(sample.unsigned_abs())
-}
 
 /// Sound without a gap in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
