@@ -311,14 +311,7 @@ async fn get_status(State(control): State<Control>) -> Result<Json<Value>, Refus
 async fn get_levels(State(control): State<Control>) -> Json<Value> {
     Json(match control.sessions.recording() {
         None => json!({ "state": "idle" }),
-        Some((_, progress)) => {
-            let state = match (progress.is_off_record(), progress.is_failing()) {
-                (true, _) => "off_record",
-                (false, true) => "failing",
-                (false, false) => "recording",
-            };
-            json!({ "state": state, "level": progress.level() })
-        }
+        Some((_, progress)) => json!({ "state": progress.state(), "level": progress.level() }),
     })
 }
 
@@ -329,10 +322,15 @@ async fn get_sessions(State(control): State<Control>) -> Result<Json<Value>, Ref
 }
 
 async fn get_session(State(control): State<Control>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
-    let mut row = control.context.store.session(&id)?;
-    if let Some((_, progress)) = control.sessions.recording().filter(|(recording, _)| *recording == id) {
+    as_it_stands(&control, &id)
+}
+
+/// A session, while it is recorded with what the recorder knows and the store does not yet.
+fn as_it_stands(control: &Control, id: &str) -> Result<Json<Value>, Refusal> {
+    let mut row = control.context.store.session(id)?;
+    if let Some((_, progress)) = control.sessions.recording().filter(|(recording, _)| recording == id) {
         row.samples = progress.samples();
-        row.status = if progress.is_off_record() { Status::Paused } else { row.status };
+        row.status = if progress.is_off_record() { Status::Paused } else { Status::Recording };
     }
     Ok(Json(session_json(&control.context.store, &row)))
 }

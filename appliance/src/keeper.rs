@@ -53,12 +53,7 @@ pub fn health(context: &Context, sessions: Option<&Sessions>) -> Result<BoxHealt
     let capture = match recording {
         None => CaptureHealth { state: "idle".into(), recorded_s: 0.0, peak_dbfs: None },
         Some((_, progress)) => CaptureHealth {
-            state: match (progress.is_off_record(), progress.is_failing()) {
-                (true, _) => "paused",
-                (false, true) => "failing",
-                (false, false) => "recording",
-            }
-            .into(),
+            state: progress.state().into(),
             recorded_s: crate::audio::seconds(progress.samples()),
             peak_dbfs: progress.peak_dbfs(),
         },

@@ -43,7 +43,7 @@ pub enum SessionError {
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
     /// It is not the one being recorded.
-    #[error("This session is not being recorded")]
+    #[error("No session is being recorded, or it is not this one")]
     NotRecording,
     /// There is nothing to record with.
     #[error(transparent)]

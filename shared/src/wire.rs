@@ -249,8 +249,8 @@ pub struct BoardHealth {
 /// What the microphone is doing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CaptureHealth {
-    /// `idle`, `recording`, `paused` (off the record), `failing` (nothing is heard), or `silent` (the recorder itself has said nothing for long;
-    /// told by the sync daemon).
+    /// `idle`, `recording`, `paused` (off the record), `failing` (nothing is heard), or `silent` (the recorder itself has
+    /// said nothing for long; told by the sync daemon).
     pub state: String,
     /// Seconds recorded in the present session.
     pub recorded_s: f64,

@@ -65,6 +65,16 @@ impl Progress {
         self.is_off_record.load(Ordering::SeqCst)
     }
 
+    /// What health and levels call how it is: `paused` (off the record), `failing` or `recording`.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match (self.is_off_record(), self.is_failing()) {
+            (true, _) => "paused",
+            (false, true) => "failing",
+            (false, false) => "recording",
+        }
+    }
+
     /// Whether samples come just now: not before the first, nor while the microphone is closed or gives trouble.
     #[must_use]
     pub fn is_heard(&self) -> bool {

@@ -58,7 +58,9 @@ fn sentence(answer: &Value) -> String {
     let there = match answer["withdrawal"]["clinic"].as_str() {
         Some("owed") => "; the clinic is told, and has not confirmed yet: `roomscribe sessions` shows when it has.",
         Some("confirmed") => ", and at the clinic.",
-        Some("refused") => "; the clinic refused to destroy its part: call its administrator.",
+        Some("refused") => {
+            "; the clinic refused to destroy its part: have this typed there: roomscribe-clinic withdraw SESSION --yes"
+        }
         _ => ". It was never sent: this box has no clinic.",
     };
     format!("Consent to session {id} is withdrawn. {here}{there}")

@@ -5,10 +5,9 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use shared::record::Status;
-use shared::store::{AtClinic, SessionRow, Store};
+use shared::store::{SessionRow, Store};
 
-use super::{Control, Refusal, blocking, body, session_json};
+use super::{Control, Refusal, as_it_stands, blocking, body};
 use crate::sessions::{SessionError, Sessions};
 
 /// What they take. An empty body is an empty object.
@@ -21,12 +20,7 @@ pub struct Asking {
 
 /// What became of a withdrawn session, here and at the clinic; null for every other.
 pub fn withdrawal_json(store: &Store, row: &SessionRow) -> Option<Value> {
-    let clinic = match store.withdrawal(&row.id).ok()?? {
-        AtClinic::None => "none",
-        AtClinic::Owed => "owed",
-        AtClinic::Confirmed => "confirmed",
-        AtClinic::Refused => "refused",
-    };
+    let clinic = store.withdrawal(&row.id).ok()??;
     let is_erased = store.to_erase().is_ok_and(|all| !all.contains(&row.id));
     Some(json!({ "erased": is_erased, "clinic": clinic }))
 }
@@ -41,12 +35,7 @@ async fn ask(control: &Control, id: String, bytes: &Bytes, ask: Ask) -> Result<J
         ask(&sessions, session, asking.by.as_deref())
     };
     let id = blocking(asked).await??;
-    let mut row = control.context.store.session(&id)?;
-    if let Some((_, progress)) = control.sessions.recording().filter(|(recording, _)| *recording == id) {
-        row.samples = progress.samples();
-        row.status = if progress.is_off_record() { Status::Paused } else { Status::Recording };
-    }
-    Ok(Json(session_json(&control.context.store, &row)))
+    as_it_stands(control, &id)
 }
 
 pub async fn pause(

@@ -89,7 +89,8 @@ fn consent(evidence: &Evidence, found: &mut Vec<Finding>) {
     }
     let is_open = |withdrawal: &&Withdrawal| withdrawal.is_refused || withdrawal.age >= UNCONFIRMED;
     let open: Vec<&Withdrawal> = evidence.stored.withdrawals.iter().filter(is_open).collect();
-    if let Some(oldest) = open.first() {
+    // What was refused needs somebody, and is named first.
+    if let Some(oldest) = open.iter().find(|withdrawal| withdrawal.is_refused).or(open.first()) {
         found.push(Finding::WithdrawalOpen {
             sessions: open.len(),
             refused: open.iter().filter(|withdrawal| withdrawal.is_refused).count(),

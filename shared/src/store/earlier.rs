@@ -12,7 +12,7 @@ use rusqlite::{Connection, MAIN_DB, TransactionBehavior, params};
 
 use super::content::seal_content;
 use super::erasure::empty_log;
-use super::{Store, StoreError};
+use super::{BUSY, Store, StoreError};
 use crate::clock::WallTime;
 use crate::keys::{Purpose, is_sealed};
 
@@ -150,7 +150,7 @@ impl Store {
             connection.execute_batch("vacuum")?;
             connection.execute("delete from plain", [])?;
         }
-        done.is_log_empty = empty_log(&connection)?;
+        done.is_log_empty = empty_log(&connection, BUSY)?;
         Ok(done)
     }
 

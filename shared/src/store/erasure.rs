@@ -9,10 +9,11 @@
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
+use serde::{Deserialize, Serialize};
 
 use super::audit::{Action, By, tell};
 use super::sessions::event;
-use super::{BUSY, Parcel, Store, StoreError};
+use super::{BUSY, Parcel, Store, StoreError, named};
 use crate::clock::WallTime;
 use crate::record::{Consent, Status};
 use crate::seal::{Ack, AckResult, sha256};
@@ -20,7 +21,7 @@ use crate::wire::{EventKind, Withdrawal};
 
 /// Why nothing of a session may be left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
+enum Why {
     /// Consent was withdrawn.
     Withdrawn,
     /// It was kept as long as the site wants.
@@ -37,7 +38,8 @@ impl Why {
 }
 
 /// Where a withdrawal stands at the clinic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AtClinic {
     /// This box had no clinic when it was withdrawn.
     None,
@@ -242,7 +244,7 @@ impl Store {
         if !connection.query_row(owed, [], |row| row.get::<_, bool>(0))? {
             return Ok(true);
         }
-        if !empty_log(&connection)? {
+        if !empty_log(&connection, BUSY)? {
             return Ok(false);
         }
         connection.execute(
@@ -259,12 +261,7 @@ impl Store {
     pub fn withdrawal(&self, session: &str) -> Result<Option<AtClinic>, StoreError> {
         let sql = "select clinic from erasures where session = ?1 and why = 'withdrawn'";
         let found: Option<String> = self.lock().query_row(sql, [session], |row| row.get(0)).optional()?;
-        Ok(found.map(|clinic| match clinic.as_str() {
-            "owed" => AtClinic::Owed,
-            "confirmed" => AtClinic::Confirmed,
-            "refused" => AtClinic::Refused,
-            _ => AtClinic::None,
-        }))
+        Ok(found.map(named).transpose()?)
     }
 
     /// Withdrawals that the clinic has not confirmed, the oldest first: which session, how it stands, since when.
@@ -276,11 +273,10 @@ impl Store {
         let sql = "select session, clinic, begun_at from erasures
                    where why = 'withdrawn' and clinic in ('owed', 'refused') order by begun_at, session";
         let mut statement = connection.prepare(sql)?;
-        let rows = statement.query_map([], |row| {
-            let clinic = if row.get::<_, String>(1)? == "refused" { AtClinic::Refused } else { AtClinic::Owed };
-            Ok((row.get(0)?, clinic, WallTime(row.get(2)?)))
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let rows = statement
+            .query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?, WallTime(row.get(2)?))))?
+            .collect::<Result<Vec<_>, _>>()?;
+        rows.into_iter().map(|(session, clinic, at)| Ok((session, named(clinic)?, at))).collect()
     }
 
     /// What the clinic is to be told of a withdrawn session.
@@ -334,12 +330,15 @@ fn message(session: &str, at: WallTime) -> Result<Vec<u8>, StoreError> {
     Ok(serde_json::to_vec(&Withdrawal { version: 1, session: session.into(), at: at.to_string() })?)
 }
 
-/// Empties the write-ahead log; whether it could be, another process may be reading from it. Does not wait for that one:
-/// whoever else needs the store would wait, too.
-pub(super) fn empty_log(connection: &Connection) -> rusqlite::Result<bool> {
+/// Empties a database's write-ahead log, and says whether it could be: another process may be reading from it. Does not wait
+/// for that one, since whoever else needs the connection would wait, too; `busy` is how long it waits otherwise.
+///
+/// # Errors
+/// What SQLite says.
+pub fn empty_log(connection: &Connection, busy: Duration) -> rusqlite::Result<bool> {
     connection.busy_timeout(Duration::ZERO)?;
     let emptied = connection.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get::<_, i64>(0));
-    connection.busy_timeout(BUSY)?;
+    connection.busy_timeout(busy)?;
     match emptied {
         Ok(busy) => Ok(busy == 0),
         Err(rusqlite::Error::SqliteFailure(why, _)) if why.code == ErrorCode::DatabaseBusy => Ok(false),

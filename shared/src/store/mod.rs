@@ -36,7 +36,7 @@ pub use content::{open_content, record_place, result_place, seal_content};
 pub use damage::{Damage, Quarantined};
 pub use disk::Disk;
 pub use earlier::Earlier;
-pub use erasure::{AtClinic, WITHDRAWAL};
+pub use erasure::{AtClinic, WITHDRAWAL, empty_log};
 pub use key_error::KeyError;
 pub use keys::{HeldKey, KeyStore};
 pub use outbox::{OutboxState, Parcel};

@@ -282,6 +282,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_session_is_withdrawn_at_the_clinic_whichever_box_it_came_from() {
+        let world = fixture::World::new();
+        took(&world.clinic, &label(1), &world.parcel(&fixture::record(SESSION, 1)));
+        let now = WallTime(0);
+        let unknown = "7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a99";
+        assert!(!world.clinic.store.withdraw_here(unknown, now).unwrap());
+        assert!(world.clinic.store.withdraw_here(SESSION, now).unwrap());
+        assert_eq!(world.clinic.store.newest_parcel(SESSION).unwrap(), None);
+        let late = took(&world.clinic, &label(2), &world.parcel(&fixture::record(SESSION, 2)));
+        assert_eq!(outcome(&late), (AckResult::Refused, Some("withdrawn")));
+        assert_eq!(forgotten(&world, "room-1", SESSION).result, AckResult::Withdrawn, "its box may say so, too");
+    }
+
     /// With `secure_delete` alone its parcel would still stand in the write-ahead log.
     #[test]
     fn no_byte_of_a_withdrawn_parcel_is_left_in_the_clinic_s_files() {

@@ -55,13 +55,15 @@ pub(super) fn withdrawal_open(sessions: usize, refused: usize, oldest: (&str, u6
             "It cannot be reached, or its release does not know withdrawals yet.",
         )
     };
+    let mut next_steps =
+        vec![shell.roomscribe(&format!("sessions {id}")), "journalctl -u roomscribe-sync --since -1d".into()];
+    if refused > 0 {
+        next_steps.push(format!("roomscribe-clinic withdraw {id} --yes    # on the clinic's server"));
+    }
     Advice {
         symptom,
         evidence: vec![("sessions", json!(sessions)), ("oldest", json!(id)), ("since", json!(span(seconds)))],
         causes: vec![cause.into()],
-        next_steps: vec![
-            shell.roomscribe(&format!("sessions {id}")),
-            "journalctl -u roomscribe-sync --since -1d".into(),
-        ],
+        next_steps,
     }
 }

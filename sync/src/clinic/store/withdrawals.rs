@@ -1,9 +1,8 @@
 //! Sessions to which consent was withdrawn: nothing of them is held, and nothing will be. What stays is that there was one.
 
-use std::time::Duration;
-
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use shared::clock::WallTime;
+use shared::store::empty_log;
 
 use super::{BUSY, ClinicStore, ClinicStoreError};
 
@@ -82,16 +81,7 @@ fn clean_up(connection: &Connection) -> Result<(), ClinicStoreError> {
     if !connection.query_row(owed, [], |row| row.get::<_, bool>(0))? {
         return Ok(());
     }
-    // Whoever else needs the store must not wait for who reads from the log.
-    connection.busy_timeout(Duration::ZERO)?;
-    let emptied = connection.query_row("pragma wal_checkpoint(truncate)", [], |row| row.get::<_, i64>(0));
-    connection.busy_timeout(BUSY)?;
-    let is_empty = match emptied {
-        Ok(busy) => busy == 0,
-        Err(rusqlite::Error::SqliteFailure(why, _)) if why.code == ErrorCode::DatabaseBusy => false,
-        Err(why) => return Err(why.into()),
-    };
-    if is_empty {
+    if empty_log(connection, BUSY)? {
         connection.execute("update withdrawals set cleaned = 1 where cleaned = 0", [])?;
     }
     Ok(())
