@@ -191,14 +191,26 @@ impl Default for Capture {
     }
 }
 
+/// The level of a button's line while it is pressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pressed {
+    /// A switch to ground, pulled up by the chip.
+    Low,
+    /// A switch to the supply, pulled down by the chip.
+    High,
+}
+
 /// The button and the lights, as lines of a GPIO chip; what is not named is not there.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Panel {
     /// The chip's file in `/dev`.
     pub chip: String,
-    /// The button's line: a switch to ground, pulled up by the chip.
+    /// The button's line.
     pub button: Option<u32>,
+    /// How the button is wired.
+    pub button_pressed: Pressed,
     /// Lit while a session is recorded.
     pub recording_light: Option<u32>,
     /// Lit while it is off the record.
@@ -215,6 +227,7 @@ impl Default for Panel {
         Self {
             chip: "gpiochip0".into(),
             button: None,
+            button_pressed: Pressed::Low,
             recording_light: None,
             paused_light: None,
             trouble_light: None,

@@ -2,9 +2,18 @@
 # ./dev test: every check, each timed. The main test run comes last, so that its summary is the last thing said.
 
 run_tests() {
-    local extra=() failed=() table=() missing
+    local extra=() failed=() table=() missing arm=no
+    source tests/dev/machine.sh
+    source tests/dev/cross.sh
     case ${1-} in
-    --full) extra=(--include-ignored) ;;
+    --full)
+        extra=(--include-ignored)
+        arm=yes
+        ;;
+    --arm)
+        test_arm
+        return
+        ;;
     --seed)
         [ $# = 2 ] || wrong_usage "--seed needs a number"
         source tests/dev/sim.sh
@@ -16,14 +25,15 @@ run_tests() {
     esac
     local began
     began=$(milliseconds)
-    set_up "${packages_build[@]}" "${packages_demo[@]}" "${packages_checks[@]}"
+    set_up "${packages_build[@]}" "${packages_demo[@]}" "${packages_checks[@]}" "${packages_machine[@]}" \
+        "${packages_emulator[$(dpkg --print-architecture)]}"
     set_up_checks
     table+=("$(row ok "set-up" "$began")")
-    export ROOMSCRIBE_TEST_MODELS=$target/models ROOMSCRIBE_TEST_CHECKS=$target/checks
+    export ROOMSCRIBE_TEST_MODELS=$target/models ROOMSCRIBE_TEST_CHECKS=$target/checks ROOMSCRIBE_TEST_MACHINES=$target/machine
 
     part "format" formatted
     part "lints" lints
-    part "shell scripts" shellcheck --external-sources --check-sourced dev .ci/run
+    part "shell scripts" shellcheck --external-sources --check-sourced dev .ci/run tests/machine/init
     part "systemd units" check_units
     part "recordings and references" python3 tests/tools/test_recordings.py
     part "planted bugs fit the code" python3 tests/tools/mutate.py --check
@@ -41,12 +51,30 @@ run_tests() {
     say "-- tests"
     # The scenarios run the programs, so these are built whole first: the part before left them without engines.
     cargo build --release --locked --workspace || failed+=("build")
+    make_machine "$(dpkg --print-architecture)" "$target/release/roomscribe"
+    if [ $arm = yes ]; then make_arm_machine; fi
     # One stream, so that the order is the order in which things happened.
     cargo test --release --locked --workspace --lib --bins --tests --no-fail-fast -- "${extra[@]}" 2>&1 || failed+=("tests")
     if [ ${#failed[@]} -gt 0 ]; then
         say "dev: failed: ${failed[*]}"
         exit 1
     fi
+}
+
+# What needs a Pi's processor, emulated: capture, button and lights.
+test_arm() {
+    set_up "${packages_build[@]}" "${packages_machine[@]}"
+    export ROOMSCRIBE_TEST_MACHINES=$target/machine
+    make_arm_machine
+    cargo build --release --locked --workspace
+    cargo test --release --locked --package tests --test scenarios -- --ignored so_it_is_on_arm64 2>&1
+}
+
+make_arm_machine() {
+    step "Compilers for arm64" set_up_cross
+    step "Emulator for arm64" debian_packages "${packages_emulator[arm64]}"
+    step "The recorder for arm64" cross_build --package appliance --no-default-features --features alsa
+    step "Emulated machine of arm64" make_machine arm64 "$target/cross/$cross_triple/release/roomscribe"
 }
 
 # What the power cannot be cut without, a line each: the tests make a disk of their own below ext4 (tests/src/disk).

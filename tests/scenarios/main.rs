@@ -8,6 +8,7 @@ mod clinic_keys;
 mod consent;
 mod dead_letters;
 mod doctor;
+mod emulated_machine;
 mod end_to_end;
 mod engine_faults;
 mod engine_nonsense;

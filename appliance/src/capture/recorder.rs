@@ -42,6 +42,8 @@ pub(super) struct Recorder {
     pending: Vec<i16>,
     is_muted: bool,
     muted: u64,
+    /// Samples of the interruption that were written as a gap already.
+    unheard: u64,
     progress: Arc<Progress>,
     stop: Arc<OnceLock<Ending>>,
     hanging: Vec<JoinHandle<()>>,
@@ -58,8 +60,8 @@ impl Recorder {
     ) -> Self {
         let last = clock.now();
         let pending = Vec::with_capacity(2 * SAMPLE_RATE_HZ as usize);
-        let (is_muted, muted, hanging) = (false, 0, Vec::new());
-        Self { door, spool, clock, interrupted, last, pending, is_muted, muted, progress, stop, hanging }
+        let (is_muted, muted, unheard, hanging) = (false, 0, 0, Vec::new());
+        Self { door, spool, clock, interrupted, last, pending, is_muted, muted, unheard, progress, stop, hanging }
     }
 
     fn is_stopped(&self) -> bool {
@@ -122,6 +124,7 @@ impl Recorder {
         let silent = samples_in(now.since(&interruption.since).duration());
         match self.spool.gap(silent, interruption.cause, &now) {
             Ok(()) => {
+                self.unheard += silent;
                 self.progress.reached(self.spool.samples());
                 self.last = now.clone();
                 self.interrupted = Some(Interruption { since: now, ..interruption });
@@ -200,7 +203,10 @@ impl Recorder {
         if let Some(interruption) = self.interrupted.take() {
             let silent = samples_in(at.since(&interruption.since).duration()).saturating_sub(block.len() as u64);
             match self.spool.gap(silent, interruption.cause, &at) {
-                Ok(()) => info!(seconds = duration(silent).as_secs_f64(), "Sound is back."),
+                Ok(()) => {
+                    let unheard = std::mem::take(&mut self.unheard) + silent;
+                    info!(seconds = duration(unheard).as_secs_f64(), "Sound is back.");
+                }
                 Err(why) => {
                     self.disk_trouble(&why, interruption);
                     return;

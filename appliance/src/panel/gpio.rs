@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gpiocdev::Request;
 use gpiocdev::line::{Bias, EdgeDetection, EdgeKind, EventClock, Offset, Value};
-use shared::settings;
+use shared::settings::{self, Pressed};
 
 use super::{Lights, Move, Panel, PanelDoor, PanelError};
 
@@ -38,11 +38,12 @@ impl PanelDoor for Board {
     fn open(&self) -> Result<Box<dyn Panel>, PanelError> {
         let button = |line: Offset| {
             let mut request = Request::builder();
-            request.on_chip(&self.chip).with_consumer(CONSUMER).with_line(line).as_input().as_active_low();
-            request
-                .with_bias(Bias::PullUp)
-                .with_debounce_period(DEBOUNCE)
-                .with_edge_detection(EdgeDetection::BothEdges);
+            request.on_chip(&self.chip).with_consumer(CONSUMER).with_line(line).as_input();
+            match self.lines.button_pressed {
+                Pressed::Low => request.as_active_low().with_bias(Bias::PullUp),
+                Pressed::High => request.as_active_high().with_bias(Bias::PullDown),
+            };
+            request.with_debounce_period(DEBOUNCE).with_edge_detection(EdgeDetection::BothEdges);
             request.with_event_clock(EventClock::Monotonic);
             request.request()
         };
