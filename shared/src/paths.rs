@@ -76,6 +76,24 @@ impl Root {
         self.data().join("site")
     }
 
+    /// The certificate (PEM) of the authority that the broker's must be signed by.
+    #[must_use]
+    pub fn link_authority(&self) -> PathBuf {
+        self.site().join("link-authority.pem")
+    }
+
+    /// This box's certificate (PEM) for the broker.
+    #[must_use]
+    pub fn link_certificate(&self) -> PathBuf {
+        self.site().join("link-certificate.pem")
+    }
+
+    /// Its private key (PEM), in a folder for the link alone.
+    #[must_use]
+    pub fn link_key(&self) -> PathBuf {
+        self.data().join("link/key.pem")
+    }
+
     /// Settings as shipped.
     #[must_use]
     pub fn shipped(&self) -> PathBuf {

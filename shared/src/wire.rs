@@ -120,6 +120,30 @@ impl Topics {
         }
     }
 
+    /// Everything that a box publishes. `box_id` may be what a broker's rules put in its place.
+    #[must_use]
+    pub fn written_by(&self, box_id: &str) -> [String; 5] {
+        ["status", "health", "event", "parcel/+/+", "withdrawal/+"].map(|rest| format!("{}/{box_id}/{rest}", self.root))
+    }
+
+    /// Everything that a box may be told.
+    #[must_use]
+    pub fn read_by(&self, box_id: &str) -> [String; 2] {
+        ["ack", "cmd/+"].map(|rest| format!("{}/{box_id}/{rest}", self.root))
+    }
+
+    /// The filter of all topics of the clinic.
+    #[must_use]
+    pub fn everything(&self) -> String {
+        format!("{}/#", self.root)
+    }
+
+    /// The filter of what a dashboard reads.
+    #[must_use]
+    pub fn board(&self) -> String {
+        format!("{}/{WHOLE_CLINIC}/#", self.root)
+    }
+
     /// What every clinic server subscribes to plainly.
     #[must_use]
     pub fn plain_subscriptions(&self) -> [String; 2] {

@@ -7,12 +7,15 @@
 
 pub mod backoff;
 pub mod clinic;
+pub mod code;
 pub mod exit;
 pub mod files;
 pub mod gate;
 pub mod heart;
 #[cfg(feature = "mqtt")]
 pub mod mqtt;
+pub mod pki;
 pub mod room;
 pub mod stop;
+pub mod tls;
 pub mod uplink;

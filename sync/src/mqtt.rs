@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rumqttc::Outgoing;
-use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
     ConnectProperties, Filter, LastWill, Packet, PubAck, PubAckReason, Publish, SubscribeReasonCode,
 };
+use rumqttc::v5::mqttbytes::{Error as MqttError, QoS};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
+use rumqttc::{Outgoing, TlsConfiguration, TlsError, Transport};
 use shared::wire::MAX_PARCEL_BYTES;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -48,8 +48,8 @@ impl MqttBroker {
         Self { identity }
     }
 
-    fn options(&self) -> MqttOptions {
-        let Identity { client_id, host, port, will, session_expiry_s } = self.identity.clone();
+    fn options(&self) -> Result<MqttOptions, LinkError> {
+        let Identity { client_id, host, port, will, session_expiry_s, credentials } = self.identity.clone();
         let mut properties = ConnectProperties::new();
         properties.session_expiry_interval = Some(session_expiry_s);
         properties.receive_maximum = Some(UNSETTLED);
@@ -64,7 +64,11 @@ impl MqttBroker {
             .set_outgoing_inflight_upper_limit(UNACKNOWLEDGED)
             .set_connection_timeout(CONNECT_DEADLINE.as_secs())
             .set_last_will(LastWill::new(will.topic, will.payload, QoS::AtLeastOnce, will.retain, None));
-        options
+        if let Some(credentials) = credentials {
+            let config = credentials.client().map_err(LinkError::Credentials)?;
+            options.set_transport(Transport::Tls(TlsConfiguration::Rustls(config)));
+        }
+        Ok(options)
     }
 }
 
@@ -72,7 +76,7 @@ impl Broker for MqttBroker {
     type Line = MqttLine;
 
     async fn connect(&mut self) -> Result<MqttLine, LinkError> {
-        let (client, mut events) = AsyncClient::new(self.options(), QUEUE);
+        let (client, mut events) = AsyncClient::new(self.options()?, QUEUE);
         let limit = match timeout(CONNECT_DEADLINE, events.poll()).await.map_err(|_| LinkError::Silent)? {
             Ok(Event::Incoming(Packet::ConnAck(connack))) => connack.properties.and_then(|p| p.max_packet_size),
             Ok(_) => return Err(LinkError::Lost { reason: "no connection acknowledgement".into() }),
@@ -205,13 +209,33 @@ fn heard(packet: Packet, sent: &mut BTreeMap<u16, Ticket>) -> Option<Result<News
 /// The library's errors may hold whole packets, so only what is known to be harmless is repeated.
 fn translate(why: ConnectionError) -> LinkError {
     match why {
-        ConnectionError::Io(source) => LinkError::Unreachable(source),
+        ConnectionError::Io(source) | ConnectionError::Tls(TlsError::Io(source)) => match distrust(&source) {
+            Some(reason) => LinkError::Distrusted { reason },
+            None => LinkError::Unreachable(source),
+        },
+        ConnectionError::Tls(why) => LinkError::Distrusted { reason: why.to_string() },
         ConnectionError::Timeout(_) => LinkError::Silent,
         ConnectionError::ConnectionRefused(code) => LinkError::Rejected { reason: format!("{code:?}") },
         ConnectionError::NotConnAck(_) => LinkError::Rejected { reason: "it does not speak MQTT 5".into() },
         ConnectionError::RequestsDone => LinkError::Lost { reason: "closed here".into() },
-        ConnectionError::MqttState(state) => LinkError::Lost { reason: reason(&state) },
+        ConnectionError::MqttState(state) => match carried(&state).and_then(distrust) {
+            Some(reason) => LinkError::Distrusted { reason },
+            None => LinkError::Lost { reason: reason(&state) },
+        },
     }
+}
+
+/// The input or output error that an error of the line carries.
+fn carried(state: &StateError) -> Option<&std::io::Error> {
+    match state {
+        StateError::Io(source) | StateError::Deserialization(MqttError::Io(source)) => Some(source),
+        _ => None,
+    }
+}
+
+/// What TLS has against the other side, or that side against us: in TLS 1.3 it says so after the handshake.
+fn distrust(source: &std::io::Error) -> Option<String> {
+    source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).map(ToString::to_string)
 }
 
 fn reason(state: &StateError) -> String {
@@ -222,7 +246,7 @@ fn reason(state: &StateError) -> String {
         StateError::OutgoingPacketTooLarge { .. } | StateError::IncomingPacketTooLarge { .. } => {
             "a packet is too large".into()
         }
-        StateError::Io(source) => source.kind().to_string(),
+        StateError::Io(source) | StateError::Deserialization(MqttError::Io(source)) => source.kind().to_string(),
         _ => "the protocol was broken".into(),
     }
 }

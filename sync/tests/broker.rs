@@ -92,7 +92,9 @@ impl World {
         };
         let (clinic, link) = (env!("CARGO_BIN_EXE_roomscribe-clinic"), folder.path().join("link.toml"));
         let (broker, listen) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", free_port()));
-        answer(command(clinic).args(["init", "--clinic", "north", "--broker", &broker, "--listen", &listen]));
+        answer(
+            command(clinic).args(["init", "--plain", "--clinic", "north", "--broker", &broker, "--listen", &listen]),
+        );
         let invitation = answer(command(clinic).args(["invite", "room-1"])) + "ack_timeout = 2.0\n";
         std::fs::write(&link, invitation).unwrap();
         answer(command(env!("CARGO_BIN_EXE_roomscribe-sync")).args(["enrol", "--from"]).arg(&link));
@@ -198,7 +200,7 @@ impl World {
     async fn stranger(&self) -> MqttLine {
         let will = Publication::once("test/will".into(), "");
         let (client_id, host) = (format!("test-{}", uuid::Uuid::new_v4()), "127.0.0.1".to_owned());
-        let identity = Identity { client_id, host, port: self.port, will, session_expiry_s: 0 };
+        let identity = Identity { client_id, host, port: self.port, will, session_expiry_s: 0, credentials: None };
         let mut broker = MqttBroker::new(identity);
         let connected = async {
             loop {

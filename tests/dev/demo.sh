@@ -7,8 +7,6 @@
 
 clinic_id=demo
 box_id=room-1
-# A parcel may have 4 MiB; topic and properties come on top.
-max_packet_bytes=$((4 * 1024 * 1024 + 64 * 1024))
 # Seconds for a program to be ready, and for the clinic to have the record after the session's end.
 ready_within=60
 record_within=180
@@ -45,7 +43,7 @@ demo() {
     export ROOMSCRIBE_ROOT=$R
 
     step "Recording" choose_recording "$recording"
-    step "Clinic, invitation, enrolment" enrol
+    step "Clinic, and what its broker needs" make_clinic
     step "Models" fill_models
     step "Broker, clinic, sync, microphone, box" start_everything
     step "Session" hold_session
@@ -85,17 +83,23 @@ END
 free_ports() {
     python3 - <<'END'
 import socket
-held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
 print(*(s.getsockname()[1] for s in held))
 END
 }
 
+make_clinic() {
+    read -r broker_port dashboards_port http_port https_port <<<"$(free_ports)"
+    roomscribe-clinic init --root "$R" --clinic "$clinic_id" --broker "localhost:$broker_port" \
+        --listen "127.0.0.1:$http_port" --https "127.0.0.1:$https_port" --name localhost >&2
+    roomscribe-clinic broker-files --root "$R" --to "$R/mosquitto" --installed "$R/mosquitto" >>"$R/log/clinic.log"
+}
+
+# By a one-time code, as a technician would: from a running clinic server, over HTTPS.
 enrol() {
-    read -r broker_port http_port <<<"$(free_ports)"
-    roomscribe-clinic init --root "$R" --clinic "$clinic_id" \
-        --broker "127.0.0.1:$broker_port" --listen "127.0.0.1:$http_port" >&2
-    (umask 077 && roomscribe-clinic invite "$box_id" --root "$R" >"$R/link.toml")
-    roomscribe-sync enrol --root "$R" --from "$R/link.toml" >&2
+    local code
+    code=$(roomscribe-clinic invite "$box_id" --root "$R" | head -n 1)
+    roomscribe-sync enrol --root "$R" --code "$code" --clinic "localhost:$https_port" >&2
 }
 
 fill_models() {
@@ -105,14 +109,18 @@ fill_models() {
     roomscribe models fetch --root "$R" "${from[@]}" --network >&2
 }
 
+# The shipped files, with what they have for dashboards switched on.
 write_broker_config() {
-    cat >"$R/mosquitto.conf" <<END
-# Loopback only: whoever has an account on this machine may connect.
-listener $broker_port 127.0.0.1
-allow_anonymous true
-persistence false
-max_packet_size $max_packet_bytes
-END
+    (umask 077 && mosquitto_passwd -b -c "$R/mosquitto/dashboard.passwd" dashboard demo)
+    sed -i "s/^#\([^ ]\)/\1/; s/^listener 8884/listener $dashboards_port 127.0.0.1/; s/^listener $broker_port/& 127.0.0.1/" \
+        "$R/mosquitto/roomscribe.conf"
+    printf '%s\n' "user $(id -un)" "persistence false" "include_dir $R/mosquitto" >"$R/mosquitto.conf"
+}
+
+# board TOPIC: what is retained on the clinic's board, as a dashboard reads it.
+board() {
+    mosquitto_sub -h localhost -p "$dashboards_port" --cafile "$R/mosquitto/authority.pem" -u dashboard -P demo -C 1 -W 5 \
+        -t "roomscribe/v1/$clinic_id/board/$1"
 }
 
 # A microphone without a sound card: what is written into the FIFO is what ALSA hears.
@@ -162,15 +170,21 @@ await() {
     say "   $name is ready"
 }
 
+box_is_online() {
+    curl --silent --fail "http://127.0.0.1:$http_port/api/v1/boxes" | grep -q '"online":true'
+}
+
 start_everything() {
     write_broker_config
     write_sound_config
     start mosquitto mosquitto -c "$R/mosquitto.conf"
-    await mosquitto mosquitto_pub -h 127.0.0.1 -p "$broker_port" -t ready -n
+    await mosquitto mosquitto_pub -h localhost -p "$dashboards_port" --cafile "$R/mosquitto/authority.pem" \
+        -u dashboard -P demo -t ready -n
     start_kept roomscribe-clinic roomscribe-clinic run --root "$R"
-    await roomscribe-clinic curl --silent --fail "http://127.0.0.1:$http_port/health"
+    await roomscribe-clinic board status/server-1
+    step "Enrolment by a one-time code" enrol
     start_kept roomscribe-sync roomscribe-sync run --root "$R"
-    await roomscribe-sync mosquitto_sub -h 127.0.0.1 -p "$broker_port" -C 1 -W 2 -t "roomscribe/v1/$clinic_id/$box_id/status"
+    await roomscribe-sync box_is_online
     # Silence until there is a cue, so that the box finds a microphone that works. Its progress belongs on the screen.
     setsid room play "$wav" "$R/microphone.fifo" --cue "$R/cue" --done "$R/played" --hold --progress \
         --pipe "$microphone_pipe" </dev/null >"$R/log/room.log" &
@@ -256,7 +270,7 @@ show_result() {
     say "-- What the clinic holds"
     roomscribe-clinic show "$session" --root "$R"
     say "-- The breaker health, read back from MQTT"
-    mosquitto_sub -h 127.0.0.1 -p "$broker_port" -C 1 -W 5 -t "roomscribe/v1/$clinic_id/board/breakers" ||
+    board breakers ||
         die "nothing is retained on roomscribe/v1/$clinic_id/board/breakers."
     say "-- Where to look next"
     if [ "$keep" = yes ]; then
@@ -271,7 +285,8 @@ where_to_look() {
    dashboard      http://127.0.0.1:$http_port/
    logs           $R/log/
    box's health   curl --unix-socket $R/run/roomscribe/control.sock http://box/health/audio-processing
-   every message  mosquitto_sub -h 127.0.0.1 -p $broker_port -v -t 'roomscribe/v1/#'
+   the board      mosquitto_sub -h localhost -p $dashboards_port --cafile $R/mosquitto/authority.pem \\
+                    -u dashboard -P demo -v -t 'roomscribe/v1/$clinic_id/board/#'
    the box        export ROOMSCRIBE_ROOT=$R PATH=$target/release:\$PATH
                   roomscribe status; roomscribe sessions
                   roomscribe breaker force-open transcription (the dashboard and MQTT show it within 2 s), then

@@ -114,7 +114,8 @@ impl TestBox {
     /// If it cannot be.
     pub fn enrol(&self) {
         let broker = format!("127.0.0.1:{}", crate::broker::free_port());
-        let init = ["init", "--clinic", crate::stack::CLINIC, "--broker", &broker, "--listen", "127.0.0.1:1"];
+        let init =
+            ["init", "--plain", "--clinic", crate::stack::CLINIC, "--broker", &broker, "--listen", "127.0.0.1:1"];
         let made = self.command("roomscribe-clinic").args(init).output();
         assert!(made.is_ok_and(|o| o.status.success()), "the clinic is made");
         let invited = self.command("roomscribe-clinic").args(["invite", crate::stack::ROOM]).output();

@@ -49,7 +49,7 @@ pub fn enrol_at(clinic: &TestBox, room: &TestBox, broker: &Broker) -> u16 {
     let (at, serve) = (format!("127.0.0.1:{}", broker.port), format!("127.0.0.1:{listen}"));
     let done = clinic
         .command("roomscribe-clinic")
-        .args(["init", "--clinic", CLINIC, "--broker", &at, "--listen", &serve])
+        .args(["init", "--plain", "--clinic", CLINIC, "--broker", &at, "--listen", &serve])
         .output();
     assert!(done.is_ok_and(|o| o.status.success()), "the clinic is made");
     let invitation = clinic.command("roomscribe-clinic").args(["invite", ROOM]).output().expect("an invitation");

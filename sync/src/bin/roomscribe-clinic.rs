@@ -2,20 +2,23 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use shared::clock::{Clock as _, SystemClock};
+use shared::clock::{Clock as _, SystemClock, WallTime};
 use shared::log::{self, Style};
 use shared::paths::Root;
 use sync::clinic::Clinic;
+use sync::clinic::broker_files::{self, BrokerFiles};
+use sync::clinic::invitation::{self, InviteError};
 use sync::clinic::settings::{self, ClinicSettings};
 use sync::clinic::setup::{self, SetupError};
 use sync::clinic::show::{self, ShowError};
 use sync::clinic::store::ClinicStore;
 use sync::exit::{self, Failure};
+use sync::room::redeem;
 
 /// Takes sealed records from boxes, and shows how every room is.
 #[derive(Parser)]
@@ -31,7 +34,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Make a clinic: its keys and settings.
-    #[command(after_help = "Example:\n  roomscribe-clinic init --clinic north --broker broker.north.example:1883")]
+    #[command(after_help = "Example:\n  roomscribe-clinic init --clinic north --broker broker.north.example \
+                            --https 0.0.0.0:8443 --name clinic.north.example")]
     Init {
         /// The clinic's id: 1 to 32 of a-z, 0-9 and -.
         #[arg(long, value_name = "ID")]
@@ -39,21 +43,51 @@ enum Command {
         /// This server's id among those of the clinic.
         #[arg(long, value_name = "ID", default_value = "server-1")]
         server: String,
-        /// The MQTT broker.
-        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
+        /// The MQTT broker, as boxes and servers reach it; its port is 8883 unless given.
+        #[arg(long, value_name = "HOST[:PORT]", default_value = "127.0.0.1")]
         broker: String,
         /// Where to serve HTTP; there is no log-in, so think before opening it to a network.
         #[arg(long, value_name = "ADDR:PORT", default_value_t = settings::default_listen())]
         listen: SocketAddr,
+        /// Where to serve HTTPS to boxes that are enrolled by a code.
+        #[arg(long, value_name = "ADDR:PORT", requires = "name", conflicts_with = "plain")]
+        https: Option<SocketAddr>,
+        /// A name or address by which boxes reach this server over HTTPS.
+        #[arg(long, value_name = "HOST", requires = "https")]
+        name: Vec<String>,
+        /// Without TLS and certificates, on a network of its own; the broker's port is 1883 unless given.
+        #[arg(long)]
+        plain: bool,
     },
-    /// Print the enrolment of a box.
-    #[command(after_help = "Example:\n  roomscribe-clinic invite room-1 > link.toml")]
+    /// Write what Mosquitto needs: its certificate, its rules, its configuration.
+    #[command(after_help = "Example:\n  roomscribe-clinic broker-files --name broker.north.example --to mosquitto\n  \
+                            sudo cp -r mosquitto /etc/mosquitto/roomscribe")]
+    BrokerFiles {
+        /// The folder to write them into.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// A name or address by which the broker is reached; that of clinic.toml unless given.
+        #[arg(long, value_name = "HOST")]
+        name: Vec<String>,
+        /// The id of a clinic server; give all of them. This one unless given.
+        #[arg(long, value_name = "ID")]
+        server: Vec<String>,
+        /// Where the broker will find the files.
+        #[arg(long, value_name = "DIR", default_value = "/etc/mosquitto/roomscribe")]
+        installed: PathBuf,
+    },
+    /// Invite a box: prints a one-time code that it is enrolled with.
+    #[command(after_help = "Example:\n  roomscribe-clinic invite room-1\n  \
+                            roomscribe-clinic invite room-1 --file > link.toml")]
     Invite {
         /// The box's id: 1 to 32 of a-z, 0-9 and -.
         #[arg(value_name = "BOX")]
         box_id: String,
+        /// Print an enrolment file instead, with the box's private key in it where there is TLS.
+        #[arg(long)]
+        file: bool,
         /// The broker as the box reaches it, if that is not as this server does.
-        #[arg(long, value_name = "HOST:PORT")]
+        #[arg(long, value_name = "HOST[:PORT]", requires = "file")]
         broker: Option<String>,
     },
     /// Run until told to stop.
@@ -112,8 +146,15 @@ async fn main() -> ExitCode {
     shared::paths::keep_from_others();
     log::start(style, std::env::var_os("JOURNAL_STREAM").is_some());
     let result = match cli.command {
-        Command::Init { clinic, server, broker, listen } => init(&root, &clinic, &server, &broker, listen),
-        Command::Invite { box_id, broker } => invite(&root, &box_id, broker.as_deref()),
+        Command::Init { clinic, server, broker, listen, https, name, plain } => {
+            let made = broker_at(&broker, !plain).and_then(|at| {
+                let made = ClinicSettings::new(&clinic, &server, at, listen);
+                made.map_err(|why| Failure::Usage(why.to_string()))
+            });
+            made.and_then(|made| init(&root, &ClinicSettings { tls: !plain, https, names: name, ..made }))
+        }
+        Command::BrokerFiles { to, name, server, installed } => broker_files(&root, &to, name, server, &installed),
+        Command::Invite { box_id, file, broker } => invite(&root, &box_id, file, broker.as_deref()),
         Command::Run => run(&root).await,
         Command::Withdraw { session, yes } => withdraw(&root, &session, yes),
         Command::Keys { action } => keys(&root, &action),
@@ -130,27 +171,93 @@ fn failed(why: SetupError) -> Failure {
     }
 }
 
-fn broker(text: &str) -> Result<(String, u16), Failure> {
-    settings::broker(text).map_err(|why| Failure::Usage(format!("{text:?}: {why}")))
+fn broker_at(text: &str, tls: bool) -> Result<(String, u16), Failure> {
+    settings::broker(text, settings::broker_port(tls)).map_err(|why| Failure::Usage(format!("{text:?}: {why}")))
 }
 
-fn init(root: &Root, clinic: &str, server: &str, at: &str, listen: SocketAddr) -> Result<(), Failure> {
-    let (settings, path) = setup::init(root, clinic, server, broker(at)?, listen).map_err(|why| match why {
+fn now() -> WallTime {
+    SystemClock::new().now().wall
+}
+
+fn init(root: &Root, settings: &ClinicSettings) -> Result<(), Failure> {
+    let path = setup::init(root, settings, now()).map_err(|why| match why {
         SetupError::Settings(why) => Failure::Usage(why.to_string()),
         why => failed(why),
     })?;
-    println!("Clinic {} is made; its settings are in {}.", settings.clinic, path.display());
-    println!("Keep a copy of its keys folder in a safe place: nothing else opens its records.");
-    println!("Next: roomscribe-clinic invite room-1 > link.toml");
-    Ok(())
+    let mut text = format!("Clinic {} is made; its settings are in {}.\n", settings.clinic, path.display());
+    text.push_str("Keep a copy of its keys folder in a safe place: nothing else opens its records.\n");
+    text.push_str(if settings.tls {
+        "Next: roomscribe-clinic broker-files --to mosquitto, for the broker; then roomscribe-clinic run\n"
+    } else {
+        "Next: roomscribe-clinic invite room-1 > link.toml\n"
+    });
+    print(&text)
 }
 
-fn invite(root: &Root, box_id: &str, at: Option<&str>) -> Result<(), Failure> {
-    let at = at.map(broker).transpose()?;
+fn broker_files(
+    root: &Root,
+    to: &Path,
+    mut names: Vec<String>,
+    mut servers: Vec<String>,
+    installed: &Path,
+) -> Result<(), Failure> {
     let settings = load(root)?;
+    let authority = setup::authority(root, &settings).map_err(failed)?;
+    if names.is_empty() {
+        names.push(settings.broker_host.clone());
+    }
+    if servers.is_empty() {
+        servers.push(settings.server.clone());
+    }
+    if let Some(wrong) = servers.iter().find(|id| !shared::wire::is_id(id)) {
+        return Err(Failure::Usage(format!("{wrong:?} is no server's id: 1 to 32 of a-z, 0-9 and -")));
+    }
+    let wanted = BrokerFiles { installed, names: &names, servers: &servers, port: settings.broker_port };
+    broker_files::write(to, &settings, &authority, wanted, now()).map_err(|why| match why {
+        SetupError::Pki(why) => Failure::Usage(why.to_string()),
+        why => failed(why),
+    })?;
+    print(&format!(
+        "Written to {}. Put the folder where the broker finds it, as {}, readable by the broker alone,\n\
+         and let it read roomscribe.conf, e.g. by a line `include_dir {}`.\n",
+        to.display(),
+        installed.display(),
+        installed.display(),
+    ))
+}
+
+fn invite(root: &Root, box_id: &str, is_file: bool, at: Option<&str>) -> Result<(), Failure> {
+    let settings = load(root)?;
+    let at = at.map(|at| broker_at(at, settings.tls)).transpose()?;
+    if settings.tls && !is_file {
+        return invite_by_code(root, &settings, box_id);
+    }
     let keys = setup::keys(root).map_err(failed)?;
-    let text = setup::invite(&settings, &keys, box_id, at).map_err(|why| Failure::Usage(why.to_string()))?;
-    print(&text)
+    let authority = if settings.tls { Some(setup::authority(root, &settings).map_err(failed)?) } else { None };
+    let text = setup::invite(&settings, &keys, authority.as_ref(), box_id, at, now());
+    print(&text.map_err(|why| Failure::Usage(why.to_string()))?)
+}
+
+fn invite_by_code(root: &Root, settings: &ClinicSettings, box_id: &str) -> Result<(), Failure> {
+    let (Some(https), Some(name)) = (settings.https, settings.names.first()) else {
+        return Err(Failure::Configuration(
+            "this server serves no HTTPS, so no code can be redeemed: set `https` and `names` in clinic.toml, \
+             or give the box a file: roomscribe-clinic invite BOX --file"
+                .into(),
+        ));
+    };
+    let clinic = open(root)?;
+    let authority = setup::authority(root, settings).map_err(failed)?;
+    let code = invitation::invite(&clinic.store, &authority, box_id, now()).map_err(|why| match why {
+        InviteError::Name(why) => Failure::Usage(why.to_string()),
+        why => Failure::other("not invited", &why),
+    })?;
+    let hours = invitation::LIFETIME.as_secs() / 3600;
+    let port = if https.port() == redeem::PORT { String::new() } else { format!(":{}", https.port()) };
+    print(&format!(
+        "{code}\n\nValid once, for {hours} hours, for {box_id} alone. On the box:\n\n  \
+         roomscribe-sync enrol --code {code} --clinic {name}{port}\n"
+    ))
 }
 
 fn withdraw(root: &Root, session: &str, is_meant: bool) -> Result<(), Failure> {
@@ -160,8 +267,7 @@ fn withdraw(root: &Root, session: &str, is_meant: bool) -> Result<(), Failure> {
         )));
     }
     let clinic = open(root)?;
-    let now = SystemClock::new().now().wall;
-    match clinic.store.withdraw_here(session, now).map_err(|why| Failure::other("not destroyed", &why))? {
+    match clinic.store.withdraw_here(session, now()).map_err(|why| Failure::other("not destroyed", &why))? {
         true => {
             print("Nothing of it is held any more. Withdraw it on its box, too: roomscribe withdraw SESSION --yes\n")
         }
@@ -229,10 +335,11 @@ fn show(root: &Root, session: &str, as_json: bool) -> Result<(), Failure> {
 #[cfg(feature = "mqtt")]
 async fn run(root: &Root) -> Result<(), Failure> {
     use sync::backoff::Keeper;
-    use sync::clinic::{http, serve};
+    use sync::clinic::{enrolment, http, serve};
     use sync::heart::Heart;
     use sync::mqtt::MqttBroker;
     use sync::stop::Stop;
+    use sync::tls::{Credentials, ServerCredentials};
 
     let clinic = Arc::new(open(root)?);
     let listen = clinic.settings.listen;
@@ -244,11 +351,43 @@ async fn run(root: &Root) -> Result<(), Failure> {
     let keeper = Keeper { dice, stop: stop.clone(), heart, gate: None };
     tracing::info!(clinic = clinic.settings.clinic, server = clinic.settings.server, %listen, "The clinic server starts.");
     keeper.heart.ready();
-    let broker = MqttBroker::new(serve::identity(&clinic.settings));
+    let authority = if clinic.settings.tls {
+        Some(Arc::new(setup::authority(root, &clinic.settings).map_err(failed)?))
+    } else {
+        tracing::warn!("The line to the broker has no TLS: keep it on a network of its own.");
+        None
+    };
+    let credentials = authority.clone().map(|authority| {
+        let (server, clock) = (clinic.settings.server.clone(), clinic.clock.clone());
+        Arc::new(ServerCredentials { authority, server, clock }) as Arc<dyn Credentials>
+    });
+    let secured = match (clinic.settings.https, authority) {
+        (Some(at), Some(authority)) => Some((authority, listen_on(at)?)),
+        (Some(_) | None, _) => None,
+    };
+    let broker = MqttBroker::new(serve::identity(&clinic.settings, credentials));
     let link = serve::run(broker, clinic.clone(), keeper);
-    let (served, ()) = tokio::join!(http::serve(clinic.clone(), listener, stop), link);
+    let enrolments = async {
+        match secured {
+            Some((authority, listener)) => {
+                let served = enrolment::serve(clinic.clone(), authority, listener, stop.clone()).await;
+                served.map_err(|why| Failure::other("HTTPS has failed", &why))
+            }
+            None => Ok(()),
+        }
+    };
+    let (served, enrolled, ()) = tokio::join!(http::serve(clinic.clone(), listener, stop.clone()), enrolments, link);
     tracing::info!("The clinic server has stopped.");
-    served.map_err(|why| Failure::other("HTTP has failed", &why))
+    served.map_err(|why| Failure::other("HTTP has failed", &why)).and(enrolled)
+}
+
+#[cfg(feature = "mqtt")]
+fn listen_on(at: SocketAddr) -> Result<std::net::TcpListener, Failure> {
+    let listener = std::net::TcpListener::bind(at).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    listener.map_err(|why| Failure::Unavailable(format!("{at} cannot be listened on: {why}")))
 }
 
 #[cfg(not(feature = "mqtt"))]

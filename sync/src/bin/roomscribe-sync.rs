@@ -5,9 +5,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use shared::clock::{Clock as _, SystemClock};
+use shared::error::report;
 use shared::paths::Root;
+use sync::code::{Code, NoCode};
 use sync::exit::{self, Failure};
+use sync::pki;
 use sync::room::enrol;
+use sync::room::redeem::{RedeemError, redeem};
+use sync::tls::RoomCredentials;
 
 /// Brings a box's sealed records to its clinic.
 #[derive(Parser)]
@@ -25,13 +31,23 @@ enum Command {
     /// Run until told to stop.
     #[command(after_help = "Example:\n  roomscribe-sync --root /tmp/box run")]
     Run,
-    /// Learn the clinic from what `roomscribe-clinic invite` printed.
-    #[command(after_help = "Example:\n  roomscribe-clinic invite room-1 | roomscribe-sync enrol --from -")]
+    /// Learn the clinic: by the one-time code that `roomscribe-clinic invite` printed, or from its file.
+    #[command(after_help = "Example:\n  roomscribe-sync enrol --code ABCD-EFGH-IJKL-MNOP-QRST-UVWX-YZ23-4567 \
+                            --clinic clinic.north.example")]
     Enrol {
-        /// The enrolment file; `-` is standard input.
-        #[arg(long, value_name = "FILE")]
-        from: PathBuf,
+        /// The code; `-` reads it from standard input.
+        #[arg(long, value_name = "CODE", requires = "clinic", required_unless_present = "from")]
+        code: Option<String>,
+        /// The clinic's server, as this box reaches it over HTTPS; its port is 8443 unless given.
+        #[arg(long, value_name = "HOST[:PORT]", requires = "code")]
+        clinic: Option<String>,
+        /// An enrolment file instead; `-` is standard input.
+        #[arg(long, value_name = "FILE", conflicts_with = "code")]
+        from: Option<PathBuf>,
     },
+    /// Show this box's certificate for the broker: whose it is, and until when.
+    #[command(after_help = "Example:\n  roomscribe-sync certificate")]
+    Certificate,
 }
 
 #[tokio::main]
@@ -42,27 +58,65 @@ async fn main() -> ExitCode {
     shared::log::start(shared::log::Style::Lines, std::env::var_os("JOURNAL_STREAM").is_some());
     let result = match cli.command {
         Command::Run => run(&root).await,
-        Command::Enrol { from } => enrolled(&root, &from),
+        Command::Enrol { code: Some(code), clinic: Some(clinic), .. } => by_code(&root, code, &clinic),
+        Command::Enrol { from: Some(from), .. } => from_file(&root, &from),
+        Command::Enrol { .. } => Err(Failure::Usage("--code and --clinic, or --from, are needed".into())),
+        Command::Certificate => certificate(&root),
     };
     exit::end("roomscribe-sync", result)
 }
 
-fn enrolled(root: &Root, from: &Path) -> Result<(), Failure> {
+fn read(from: &Path) -> Result<String, Failure> {
     let mut text = String::new();
     let read = if from == Path::new("-") {
         std::io::stdin().read_to_string(&mut text).map(drop)
     } else {
         std::fs::read_to_string(from).map(|read| text = read)
     };
-    read.map_err(|why| Failure::Usage(format!("{} cannot be read: {why}", from.display())))?;
-    let (link, path) = enrol::enrol(root, &text).map_err(|why| match why {
-        enrol::EnrolError::Write { .. } => Failure::other("not enrolled", &why),
-        enrol::EnrolError::Syntax(_) | enrol::EnrolError::Value { .. } => {
-            Failure::configuration(&format!("not enrolled from {}", from.display()), &why)
+    read.map(|()| text).map_err(|why| Failure::Usage(format!("{} cannot be read: {why}", from.display())))
+}
+
+fn from_file(root: &Root, from: &Path) -> Result<(), Failure> {
+    enrolled(root, &read(from)?, &from.display().to_string())
+}
+
+fn by_code(root: &Root, code: String, clinic: &str) -> Result<(), Failure> {
+    let code = if code == "-" { read(Path::new("-"))? } else { code };
+    let code: Code = code.trim().parse().map_err(|why: NoCode| Failure::Usage(why.to_string()))?;
+    let request = enrol::request(root).map_err(|why| Failure::other("not enrolled", &why))?;
+    let enrolment = redeem(&code, clinic, &request).map_err(|why| match why {
+        RedeemError::Unreachable { .. } => Failure::Unavailable(format!("not enrolled: {}", report(&why))),
+        why => Failure::other("not enrolled", &why),
+    })?;
+    let text = toml::to_string(&enrolment).map_err(|why| Failure::other("not enrolled", &why))?;
+    enrolled(root, &text, clinic)
+}
+
+fn enrolled(root: &Root, text: &str, from: &str) -> Result<(), Failure> {
+    let (link, path) = enrol::enrol(root, text).map_err(|why| match why {
+        enrol::EnrolError::Write { .. } | enrol::EnrolError::Request(_) => Failure::other("not enrolled", &why),
+        enrol::EnrolError::Syntax(_) | enrol::EnrolError::Value { .. } | enrol::EnrolError::Certificates(_) => {
+            Failure::configuration(&format!("not enrolled from {from}"), &why)
         }
     })?;
     println!("Box {} is enrolled at clinic {} ({}).", link.box_id, link.clinic, path.display());
+    if RoomCredentials::find(root).is_none() {
+        println!("The line to its broker has no TLS: keep it on a network of its own.");
+    }
     println!("Restart roomscribe and roomscribe-sync where they are running.");
+    Ok(())
+}
+
+fn certificate(root: &Root) -> Result<(), Failure> {
+    let file = root.link_certificate();
+    let text = std::fs::read_to_string(&file)
+        .map_err(|why| Failure::Configuration(format!("{} cannot be read: {why}", file.display())))?;
+    let expires = pki::expires(&text).map_err(|why| Failure::other(&file.display().to_string(), &why))?;
+    let now = SystemClock::new().now().wall;
+    if expires <= now {
+        return Err(Failure::Other(format!("the certificate ended at {expires}; enrol this box again")));
+    }
+    println!("Valid until {expires}, for {} days.", expires.since(now).as_secs() / 86_400);
     Ok(())
 }
 
@@ -77,6 +131,7 @@ async fn run(root: &Root) -> Result<(), Failure> {
     use sync::mqtt::MqttBroker;
     use sync::room::{self, Room};
     use sync::stop::Stop;
+    use sync::tls::Credentials;
 
     let settings = Settings::load(root, |name| std::env::var(name).ok())
         .map_err(|why| Failure::configuration("the settings cannot be used", &why))?;
@@ -91,14 +146,18 @@ async fn run(root: &Root) -> Result<(), Failure> {
         .map_err(|why| Failure::configuration("the enrolment cannot be used", &why))?;
     let store = shared::store::Store::open(&root.database())
         .map_err(|why| Failure::other(&root.database().display().to_string(), &why))?;
-    let (store, clock) = (Arc::new(store), Arc::new(shared::clock::SystemClock::new()));
+    let (store, clock) = (Arc::new(store), Arc::new(SystemClock::new()));
     let stop = Stop::at_signals().map_err(|why| Failure::other("signals cannot be caught", &why))?;
     let gate = Gate::open(store.clone(), clock.clone(), |service| settings.breaker_policy(service));
     let (dice, heart) = (Box::new(shared::chance::SeededDice::from_system()), Heart::from_system());
     let keeper = Keeper { dice, stop, heart, gate: Some(Arc::new(gate)) };
     tracing::info!(clinic = link.clinic, "box" = link.box_id, "The link starts.");
     keeper.heart.ready();
-    let broker = MqttBroker::new(room::identity(&link));
+    let credentials = RoomCredentials::find(root).map(|found| Arc::new(found) as Arc<dyn Credentials>);
+    if credentials.is_none() {
+        tracing::warn!("The line to the broker has no TLS: this box was enrolled without.");
+    }
+    let broker = MqttBroker::new(room::identity(&link, credentials));
     let room = Room { store, link, keys, clock };
     room::run(broker, room, keeper).await;
     tracing::info!("The link has stopped.");

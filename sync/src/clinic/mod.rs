@@ -5,8 +5,11 @@
 
 pub mod alerts;
 pub mod board;
+pub mod broker_files;
+pub mod enrolment;
 pub mod http;
 pub mod ingest;
+pub mod invitation;
 pub mod metrics;
 pub mod page;
 pub mod serve;

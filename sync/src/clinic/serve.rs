@@ -20,6 +20,7 @@ use crate::backoff::{Keeper, stay_connected};
 use crate::heart::Heart;
 use crate::room::farewell;
 use crate::stop::Stop;
+use crate::tls::Credentials;
 use crate::uplink::{Broker, Identity, Line, LinkError, Message, News, OFFLINE, ONLINE, Publication};
 
 /// The board and the alerts are published at most this often.
@@ -30,7 +31,7 @@ const SESSION_EXPIRY_S: u32 = 300;
 
 /// Who this server is to the broker.
 #[must_use]
-pub fn identity(settings: &ClinicSettings) -> Identity {
+pub fn identity(settings: &ClinicSettings, credentials: Option<Arc<dyn Credentials>>) -> Identity {
     let ClinicSettings { clinic, server, broker_host, broker_port, .. } = settings;
     Identity {
         client_id: format!("roomscribe-clinic-{clinic}-{server}"),
@@ -38,6 +39,7 @@ pub fn identity(settings: &ClinicSettings) -> Identity {
         port: *broker_port,
         will: Publication::retained(Topics::new(clinic).board_status(server), OFFLINE),
         session_expiry_s: SESSION_EXPIRY_S,
+        credentials,
     }
 }
 

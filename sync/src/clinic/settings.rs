@@ -53,6 +53,15 @@ pub struct ClinicSettings {
     /// Where HTTP is served.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
+    /// Whether the broker is spoken to over TLS, with certificates of the clinic's own authority.
+    #[serde(default)]
+    pub tls: bool,
+    /// Where HTTPS is served, for boxes that are enrolled by a code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https: Option<SocketAddr>,
+    /// The names by which boxes and browsers reach this server over HTTPS; the first is told to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
     /// The database file, in the clinic's folder unless absolute.
     #[serde(default = "default_database")]
     pub database: PathBuf,
@@ -68,31 +77,45 @@ fn default_database() -> PathBuf {
     "clinic.db".into()
 }
 
-/// Reads `HOST:PORT`; a host without a port means MQTT's, 1883.
+/// The port of a broker: MQTT's own, plain or over TLS.
+#[must_use]
+pub fn broker_port(tls: bool) -> u16 {
+    if tls { 8883 } else { 1883 }
+}
+
+/// Reads `HOST:PORT`; a host without a port means `usual`.
 ///
 /// # Errors
 /// [`ClinicSettingsError::Value`].
-pub fn broker(text: &str) -> Result<(String, u16), ClinicSettingsError> {
+pub fn broker(text: &str, usual: u16) -> Result<(String, u16), ClinicSettingsError> {
     let wrong = ClinicSettingsError::Value { name: "the broker", expected: "HOST or HOST:PORT" };
     let (host, port) = match text.rsplit_once(':') {
         // An IPv6 address without a port ends in its own bracket.
         Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
-        Some(_) | None => (text, Some(1883)),
+        Some(_) | None => (text, Some(usual)),
     };
     let fits = !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || c == '/');
     port.filter(|port| fits && *port != 0).map(|port| (host.to_owned(), port)).ok_or(wrong)
 }
 
 impl ClinicSettings {
-    /// For a new clinic.
+    /// For a new clinic: neither TLS nor HTTPS.
     ///
     /// # Errors
     /// [`ClinicSettingsError::Value`].
     pub fn new(clinic: &str, server: &str, at: (String, u16), listen: SocketAddr) -> Result<Self, ClinicSettingsError> {
         let (broker_host, broker_port) = at;
-        let database = default_database();
-        let settings =
-            Self { clinic: clinic.into(), server: server.into(), broker_host, broker_port, listen, database };
+        let settings = Self {
+            clinic: clinic.into(),
+            server: server.into(),
+            broker_host,
+            broker_port,
+            listen,
+            tls: false,
+            https: None,
+            names: Vec::new(),
+            database: default_database(),
+        };
         settings.check()?;
         Ok(settings)
     }
@@ -112,14 +135,22 @@ impl ClinicSettings {
         Ok(settings)
     }
 
-    fn check(&self) -> Result<(), ClinicSettingsError> {
+    /// Whether they are right in themselves.
+    ///
+    /// # Errors
+    /// [`ClinicSettingsError::Value`].
+    pub fn check(&self) -> Result<(), ClinicSettingsError> {
         let expected = "1 to 32 of a-z, 0-9 and -";
         for (name, id) in [("the clinic id", &self.clinic), ("the server id", &self.server)] {
             if !is_id(id) {
                 return Err(ClinicSettingsError::Value { name, expected });
             }
         }
-        broker(&format!("{}:{}", self.broker_host, self.broker_port)).map(drop)
+        if self.https.is_some() && (!self.tls || self.names.is_empty()) {
+            let (name, expected) = ("https", "absent without `tls`, and given together with `names`");
+            return Err(ClinicSettingsError::Value { name, expected });
+        }
+        broker(&format!("{}:{}", self.broker_host, self.broker_port), self.broker_port).map(drop)
     }
 
     /// Where the database lies.
@@ -135,12 +166,12 @@ mod tests {
 
     #[test]
     fn a_broker_is_a_host_with_or_without_a_port() {
-        assert_eq!(broker("localhost").unwrap(), ("localhost".into(), 1883));
-        assert_eq!(broker("10.0.0.1:2000").unwrap(), ("10.0.0.1".into(), 2000));
-        assert_eq!(broker("[::1]:2000").unwrap(), ("[::1]".into(), 2000));
-        assert_eq!(broker("[::1]").unwrap(), ("[::1]".into(), 1883));
+        assert_eq!(broker("localhost", broker_port(false)).unwrap(), ("localhost".into(), 1883));
+        assert_eq!(broker("10.0.0.1:2000", 1883).unwrap(), ("10.0.0.1".into(), 2000));
+        assert_eq!(broker("[::1]:2000", 1883).unwrap(), ("[::1]".into(), 2000));
+        assert_eq!(broker("[::1]", broker_port(true)).unwrap(), ("[::1]".into(), 8883));
         for bad in ["", ":1", "host:0", "host:x", "host:70000", "tcp://host", "a b"] {
-            assert!(broker(bad).is_err(), "{bad}");
+            assert!(broker(bad, 1883).is_err(), "{bad}");
         }
     }
 }

@@ -1,6 +1,9 @@
-//! Enrolment through a file: a box learns its clinic.
+//! Enrolment: a box learns its clinic, and how to prove that it is itself.
+//!
+//! The link's settings are written last: until then the box is enrolled as before, or not at all.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use shared::paths::Root;
@@ -8,7 +11,10 @@ use shared::seal::ClinicPublic;
 use shared::settings::Link;
 use shared::wire::is_id;
 
+use crate::clinic::setup::EnrolledTls;
 use crate::files;
+use crate::pki::{self, Pair, PkiError};
+use crate::tls;
 
 /// Why an enrolment is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +30,12 @@ pub enum EnrolError {
         /// What it may be.
         expected: &'static str,
     },
+    /// The certificates cannot be used.
+    #[error("the enrolment's certificates cannot be used")]
+    Certificates(#[source] tls::TlsError),
+    /// No certificate can be asked for.
+    #[error("a certificate cannot be asked for")]
+    Request(#[source] PkiError),
     /// It could not be written.
     #[error("{file} cannot be written")]
     Write {
@@ -39,14 +51,15 @@ pub enum EnrolError {
 #[serde(deny_unknown_fields)]
 struct Enrolment {
     link: Link,
+    tls: Option<EnrolledTls>,
 }
 
 /// Reads an enrolment and checks everything that can be checked without the clinic.
 ///
 /// # Errors
-/// [`EnrolError::Syntax`] and [`EnrolError::Value`].
-pub fn check(text: &str) -> Result<Link, EnrolError> {
-    let Enrolment { link } = toml::from_str(text).map_err(EnrolError::Syntax)?;
+/// [`EnrolError`], but for [`EnrolError::Write`].
+pub fn check(text: &str) -> Result<(Link, Option<EnrolledTls>), EnrolError> {
+    let Enrolment { link, tls } = toml::from_str(text).map_err(EnrolError::Syntax)?;
     let id = "1 to 32 of a-z, 0-9 and -";
     let host_fits = !link.broker_host.is_empty() && !link.broker_host.contains(|c: char| c.is_whitespace() || c == '/');
     let checks = [
@@ -65,7 +78,13 @@ pub fn check(text: &str) -> Result<Link, EnrolError> {
         let (name, expected) = ("sealing_key and link.signing_key", "the clinic's two public keys in hexadecimal");
         return Err(EnrolError::Value { name, expected });
     }
-    Ok(link)
+    if let Some(EnrolledTls { authority, certificate, key }) = &tls {
+        let damaged = tls::TlsError::Damaged { what: "the private key" };
+        let key = key.clone().ok_or(EnrolError::Certificates(damaged))?;
+        let pair = Pair { certificate: certificate.clone(), key };
+        tls::client(authority, &pair).map_err(EnrolError::Certificates)?;
+    }
+    Ok((link, tls))
 }
 
 /// Checks an enrolment and puts it where the settings are read. Returns what it says and where it lies.
@@ -73,12 +92,75 @@ pub fn check(text: &str) -> Result<Link, EnrolError> {
 /// # Errors
 /// [`EnrolError`].
 pub fn enrol(root: &Root, text: &str) -> Result<(Link, PathBuf), EnrolError> {
-    let link = check(text)?;
+    let (link, tls) = check(text)?;
     let path = root.site().join("link.toml");
-    let failed = |source| EnrolError::Write { file: path.display().to_string(), source };
-    files::folder(&root.site(), 0o755).map_err(failed)?;
-    files::replace(&path, text.as_bytes(), 0o644).map_err(failed)?;
+    folder(&root.site(), 0o755)?;
+    match &tls {
+        Some(tls) => certify(root, tls)?,
+        None => {
+            for file in [root.link_key(), root.link_certificate(), root.link_authority()] {
+                forget(&file)?;
+            }
+        }
+    }
+    let mut table: toml::Table = toml::from_str(text).map_err(EnrolError::Syntax)?;
+    table.remove("tls");
+    write(&path, &toml::to_string(&table).unwrap_or_default(), 0o644)?;
+    forget(&pending(root))?;
     Ok((link, path))
+}
+
+/// A key and a request for its certificate; the same again until the box is enrolled, because the clinic redeems a code for one
+/// key alone, and its answer may be lost.
+///
+/// # Errors
+/// [`EnrolError::Write`]; [`EnrolError::Request`].
+pub fn request(root: &Root) -> Result<Pair, EnrolError> {
+    let file = pending(root);
+    if let Ok(kept) = std::fs::read_to_string(&file)
+        && let Ok(pair) = pki::request_for(&kept)
+    {
+        return Ok(pair);
+    }
+    let pair = pki::request().map_err(EnrolError::Request)?;
+    folder(file.parent().unwrap_or(root.path()), 0o700)?;
+    write(&file, &pair.key, 0o600)?;
+    Ok(pair)
+}
+
+fn pending(root: &Root) -> PathBuf {
+    root.link_key().with_file_name("requested.pem")
+}
+
+fn certify(root: &Root, tls: &EnrolledTls) -> Result<(), EnrolError> {
+    let key = root.link_key();
+    let holder = key.parent().unwrap_or(root.path());
+    folder(holder, 0o700)?;
+    write(&key, tls.key.as_deref().unwrap_or_default(), 0o600)?;
+    // Root enrols, and another user, whose folder it is, has to read it.
+    let owner = std::fs::metadata(holder).map_err(|source| failed(holder, source))?;
+    std::os::unix::fs::chown(&key, Some(owner.uid()), Some(owner.gid())).map_err(|source| failed(&key, source))?;
+    write(&root.link_certificate(), &tls.certificate, 0o644)?;
+    write(&root.link_authority(), &tls.authority, 0o644)
+}
+
+fn failed(file: &Path, source: std::io::Error) -> EnrolError {
+    EnrolError::Write { file: file.display().to_string(), source }
+}
+
+fn folder(path: &Path, mode: u32) -> Result<(), EnrolError> {
+    files::folder(path, mode).map_err(|source| failed(path, source))
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), EnrolError> {
+    files::replace(path, text.as_bytes(), mode).map_err(|source| failed(path, source))
+}
+
+fn forget(path: &Path) -> Result<(), EnrolError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(failed(path, source)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]

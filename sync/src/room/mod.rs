@@ -6,6 +6,7 @@ pub mod acks;
 pub mod drain;
 pub mod enrol;
 mod events;
+pub mod redeem;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::backoff::{Keeper, stay_connected};
 use crate::gate::Gate;
 use crate::heart::Heart;
 use crate::stop::Stop;
+use crate::tls::Credentials;
 use crate::uplink::{Broker, Identity, Line, LinkError, Message, News, OFFLINE, ONLINE, Publication};
 use acks::Disbelief;
 use drain::{Debts, Drain, Step};
@@ -52,7 +54,7 @@ pub struct Room {
 
 /// Who this box is to the broker.
 #[must_use]
-pub fn identity(link: &Link) -> Identity {
+pub fn identity(link: &Link, credentials: Option<Arc<dyn Credentials>>) -> Identity {
     let status = Topics::new(&link.clinic).status(&link.box_id);
     Identity {
         client_id: format!("roomscribe-{}-{}", link.clinic, link.box_id),
@@ -60,6 +62,7 @@ pub fn identity(link: &Link) -> Identity {
         port: link.broker_port,
         will: Publication::retained(status, OFFLINE),
         session_expiry_s: SESSION_EXPIRY_S,
+        credentials,
     }
 }
 

@@ -4,6 +4,9 @@
 //! something sends it again on the next. So the store is the only memory of what is owed.
 
 use std::future::Future;
+use std::sync::Arc;
+
+use crate::tls::{Credentials, TlsError};
 
 #[cfg(test)]
 pub mod scripted;
@@ -91,6 +94,15 @@ pub enum LinkError {
     /// It did not answer in time.
     #[error("The broker did not answer in time")]
     Silent,
+    /// Our own certificate or key cannot be used.
+    #[error("The certificate for the broker cannot be used")]
+    Credentials(#[source] TlsError),
+    /// The broker's certificate is not the clinic's, or ours was not taken.
+    #[error("No trust between here and the broker ({reason})")]
+    Distrusted {
+        /// As TLS says it.
+        reason: String,
+    },
     /// It answered no.
     #[error("The broker refused the connection ({reason})")]
     Rejected {
@@ -118,7 +130,7 @@ pub enum LinkError {
 }
 
 /// Who connects, and what the world hears if they are lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Identity {
     /// Client id, the same after every restart: the broker keeps messages for it.
     pub client_id: String,
@@ -130,6 +142,8 @@ pub struct Identity {
     pub will: Publication,
     /// Seconds the broker keeps messages for us while we are away.
     pub session_expiry_s: u32,
+    /// How to prove that; without it the line is plain text.
+    pub credentials: Option<Arc<dyn Credentials>>,
 }
 
 /// Makes lines.
