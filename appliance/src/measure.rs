@@ -15,7 +15,7 @@ pub fn render(context: &Context, health: &BoxHealth) -> String {
     let mut page = breakers(&[(None, &health.breakers)]);
     page += &tallies(&Task::ALL.map(|task| (task.service(), context.breakers.tally(task.service()))));
     page += &alerts(&[(None, &health.alerts)]);
-    page + &queue(context, health) + &board(health)
+    page + &queue(context, health) + &board(health) + &disbelieved(context)
 }
 
 fn queue(context: &Context, health: &BoxHealth) -> String {
@@ -33,6 +33,18 @@ fn queue(context: &Context, health: &BoxHealth) -> String {
         model.add(&[("model", id)], 1);
     }
     sessions.finish() + &model.finish() + &flagged(context)
+}
+
+/// Messages of the link that were not believed; a store that fails has alerts of its own.
+fn disbelieved(context: &Context) -> String {
+    let help = "Messages to this box that the clinic had not signed for it, and that were ignored";
+    let mut messages = Family::new("roomscribe_link_disbelieved_total", "counter", help);
+    let known = context.store.disbelieved().unwrap_or_default();
+    for what in ["acknowledgement", "command"] {
+        let count = known.iter().find(|(name, _)| name == what).map_or(0, |(_, count)| *count);
+        messages.add(&[("what", what)], count);
+    }
+    messages.finish()
 }
 
 /// What a reader should know of segments, counted; never their text.

@@ -7,6 +7,7 @@ pub mod card_name;
 pub mod cause_text;
 pub mod chance;
 pub mod clock;
+pub mod command;
 pub mod error;
 pub mod guard;
 pub mod keys;

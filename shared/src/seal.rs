@@ -19,6 +19,7 @@ use rand::{RngCore as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::command::{Command, MAX_ORDER_BYTES, Order};
 use crate::record::Record;
 use crate::wire::MAX_PARCEL_BYTES;
 
@@ -133,6 +134,24 @@ impl ClinicPublic {
     #[must_use]
     pub fn is_of_others(&self, ack: &Ack) -> bool {
         ack.key_id != hex::encode(key_id(&self.signing.to_bytes()))
+    }
+
+    /// The order in a command, if this clinic has signed it for `clinic` and `box_id`.
+    #[must_use]
+    pub fn order(&self, command: &Command, clinic: &str, box_id: &str) -> Option<Order> {
+        let signature: [u8; 64] = hex::decode(&command.signature).ok()?.try_into().ok()?;
+        let is_long = command.order.len() > MAX_ORDER_BYTES;
+        if is_long || self.signing.verify(&command.signed_bytes(), &Signature::from_bytes(&signature)).is_err() {
+            return None;
+        }
+        let order: Order = serde_json::from_str(&command.order).ok()?;
+        (order.version == 1 && order.clinic == clinic && order.box_id == box_id).then_some(order)
+    }
+
+    /// Whether `command` says of itself that other keys than these have signed it.
+    #[must_use]
+    pub fn is_by_others(&self, command: &Command) -> bool {
+        command.key_id != hex::encode(key_id(&self.signing.to_bytes()))
     }
 
     /// Whether `ack` was signed by this clinic for `clinic` and `box_id`.
@@ -300,6 +319,21 @@ impl ClinicKeys {
     }
 }
 
+impl ClinicKeys {
+    /// An order under every signing key: a box believes the one it was told.
+    #[must_use]
+    pub fn command(&self, order: &Order) -> Vec<Command> {
+        let text = serde_json::to_string(order).unwrap_or_default();
+        let signed = |pair: &Pair| {
+            let key_id = hex::encode(key_id(&pair.signing.verifying_key().to_bytes()));
+            let mut command = Command { order: text.clone(), key_id, signature: String::new() };
+            command.signature = hex::encode(pair.signing.sign(&command.signed_bytes()).to_bytes());
+            command
+        };
+        self.all().map(signed).collect()
+    }
+}
+
 fn signed(pair: &Pair, mut ack: Ack, clinic: &str, box_id: &str) -> Ack {
     ack.key_id = hex::encode(key_id(&pair.signing.verifying_key().to_bytes()));
     ack.signature = hex::encode(pair.signing.sign(&ack.signed_bytes(clinic, box_id)).to_bytes());
@@ -396,6 +430,7 @@ impl Ack {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::CommandName;
     use crate::record::*;
 
     const SESSION: &str = "7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a11";
@@ -481,5 +516,32 @@ mod tests {
         assert!(!clinic.believes(&Ack { revision: 2, ..ack.clone() }, "north", "room-1"));
         assert!(!clinic.believes(&Ack { signature: String::new(), ..ack.clone() }, "north", "room-1"));
         assert!(!public(&ClinicKeys::generate()).believes(&ack, "north", "room-1"));
+    }
+
+    #[test]
+    fn an_order_is_believed_of_our_clinic_for_this_box_and_to_the_letter() {
+        let keys = ClinicKeys::generate();
+        let order = Order {
+            version: 1,
+            id: SESSION.into(),
+            clinic: "north".into(),
+            box_id: "room-1".into(),
+            name: CommandName::Pause,
+            session: None,
+            service: None,
+            consent: None,
+            by: "administrator".into(),
+            issued_at: "2026-01-01T00:00:00.000Z".into(),
+            valid_for_s: 60,
+        };
+        let (command, clinic) = (keys.command(&order).remove(0), public(&keys));
+        assert_eq!(clinic.order(&command, "north", "room-1"), Some(order.clone()));
+        assert_eq!(clinic.order(&command, "north", "room-2"), None);
+        assert_eq!(clinic.order(&command, "south", "room-1"), None);
+        let altered = Command { order: command.order.replace("pause", "start"), ..command.clone() };
+        assert_eq!(clinic.order(&altered, "north", "room-1"), None);
+        assert_eq!(public(&ClinicKeys::generate()).order(&command, "north", "room-1"), None);
+        let newer = keys.command(&Order { version: 2, ..order }).remove(0);
+        assert_eq!(clinic.order(&newer, "north", "room-1"), None);
     }
 }

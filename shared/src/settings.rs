@@ -10,6 +10,7 @@ use toml::{Table, Value};
 
 use crate::breaker::{self, Service};
 use crate::card_name::{Cards, Naming, naming};
+use crate::command::CommandName;
 use crate::paths::Root;
 use crate::retry;
 use crate::wire::is_id;
@@ -90,6 +91,8 @@ pub struct Settings {
     pub retention: Retention,
     /// Limits of the engines.
     pub engine: Engine,
+    /// What the clinic may ask of the box.
+    pub commands: Commands,
     /// The clinic; absent until the box is enrolled.
     pub link: Option<Link>,
 }
@@ -152,6 +155,20 @@ pub struct Health {
 impl Default for Health {
     fn default() -> Self {
         Self { max_celsius: 80.0, warm_celsius: 75.0, min_memory_mib: 96, min_disk_mib: 128 }
+    }
+}
+
+/// What the clinic may ask of the box; everything but to begin a session, as nobody at the clinic sees who is in the room.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Commands {
+    /// So much is done.
+    pub allow: Vec<CommandName>,
+}
+
+impl Default for Commands {
+    fn default() -> Self {
+        Self { allow: CommandName::ALL.into_iter().filter(|name| *name != CommandName::Start).collect() }
     }
 }
 

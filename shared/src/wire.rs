@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, AlertName};
 use crate::breaker::{Service, StateName};
+use crate::command::CommandName;
 use crate::guard::View;
 use crate::store::Rates;
 
@@ -65,6 +66,24 @@ impl Topics {
         format!("{}/{box_id}/ack", self.root)
     }
 
+    /// What the clinic asks of one box ([`crate::command::Command`]).
+    #[must_use]
+    pub fn command(&self, box_id: &str, name: CommandName) -> String {
+        format!("{}/{box_id}/cmd/{name}", self.root)
+    }
+
+    /// The filter of all that the clinic asks of one box.
+    #[must_use]
+    pub fn commands(&self, box_id: &str) -> String {
+        format!("{}/{box_id}/cmd/+", self.root)
+    }
+
+    /// A box's [`crate::command::Answer`].
+    #[must_use]
+    pub fn answer(&self, box_id: &str, id: &str) -> String {
+        format!("{}/{box_id}/answer/{id}", self.root)
+    }
+
     /// [`Event`]s of one box.
     #[must_use]
     pub fn event(&self, box_id: &str) -> String {
@@ -107,6 +126,10 @@ impl Topics {
             [box_id, "health"] => Some(Topic::Health(id(box_id)?)),
             [box_id, "ack"] => Some(Topic::Ack(id(box_id)?)),
             [box_id, "event"] => Some(Topic::Event(id(box_id)?)),
+            [box_id, "cmd", name] => Some(Topic::Command { box_id: id(box_id)?, name: name.parse().ok()? }),
+            [box_id, "answer", order] => {
+                Some(Topic::Answer { box_id: id(box_id)?, id: uuid::Uuid::parse_str(order).ok()?.to_string() })
+            }
             [box_id, "withdrawal", session] => Some(Topic::Withdrawal {
                 box_id: id(box_id)?,
                 session: uuid::Uuid::parse_str(session).ok()?.to_string(),
@@ -122,8 +145,9 @@ impl Topics {
 
     /// Everything that a box publishes. `box_id` may be what a broker's rules put in its place.
     #[must_use]
-    pub fn written_by(&self, box_id: &str) -> [String; 5] {
-        ["status", "health", "event", "parcel/+/+", "withdrawal/+"].map(|rest| format!("{}/{box_id}/{rest}", self.root))
+    pub fn written_by(&self, box_id: &str) -> [String; 6] {
+        ["status", "health", "event", "parcel/+/+", "withdrawal/+", "answer/+"]
+            .map(|rest| format!("{}/{box_id}/{rest}", self.root))
     }
 
     /// Everything that a box may be told.
@@ -152,11 +176,12 @@ impl Topics {
 
     /// What the clinic's servers share between them.
     #[must_use]
-    pub fn shared_subscriptions(&self) -> [String; 3] {
+    pub fn shared_subscriptions(&self) -> [String; 4] {
         [
             format!("$share/roomscribe-clinic/{}/+/parcel/+/+", self.root),
             format!("$share/roomscribe-clinic/{}/+/withdrawal/+", self.root),
             format!("$share/roomscribe-clinic/{}/+/event", self.root),
+            format!("$share/roomscribe-clinic/{}/+/answer/+", self.root),
         ]
     }
 }
@@ -172,6 +197,20 @@ pub enum Topic {
     Ack(String),
     /// See [`Topics::event`].
     Event(String),
+    /// See [`Topics::command`].
+    Command {
+        /// To which box.
+        box_id: String,
+        /// What.
+        name: CommandName,
+    },
+    /// See [`Topics::answer`].
+    Answer {
+        /// From which box.
+        box_id: String,
+        /// Of which order.
+        id: String,
+    },
     /// See [`Topics::parcel`].
     Parcel {
         /// From which box.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::v5::{
-    ConnectProperties, Filter, LastWill, Packet, PubAck, PubAckReason, Publish, SubscribeReasonCode,
+    ConnectProperties, Filter, LastWill, Packet, PubAck, PubAckReason, Publish, PublishProperties, SubscribeReasonCode,
 };
 use rumqttc::v5::mqttbytes::{Error as MqttError, QoS};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::uplink::{Broker, Identity, Line, LinkError, Message, News, Publication, Receipt, Ticket};
+use crate::uplink::{Broker, Correlation, Identity, Line, LinkError, Message, News, Publication, Receipt, Ticket};
 
 /// A parcel, its topic and MQTT's own bytes.
 pub const PACKET_LIMIT_BYTES: usize = MAX_PARCEL_BYTES + 64 * 1024;
@@ -106,6 +106,15 @@ impl Drop for MqttLine {
     }
 }
 
+fn properties(order: Correlation) -> PublishProperties {
+    PublishProperties {
+        response_topic: order.response_topic,
+        correlation_data: Some(order.id.into_bytes().into()),
+        message_expiry_interval: order.expires_s,
+        ..PublishProperties::default()
+    }
+}
+
 async fn queue<T, E>(request: impl Future<Output = Result<T, E>>) -> Result<T, LinkError> {
     match timeout(QUEUE_DEADLINE, request).await {
         Ok(Ok(done)) => Ok(done),
@@ -125,12 +134,18 @@ impl Line for MqttLine {
     }
 
     async fn publish(&mut self, publication: Publication) -> Result<Ticket, LinkError> {
-        let Publication { topic, payload, retain } = publication;
+        let Publication { topic, payload, retain, order } = publication;
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         // Before the request, because the pump meets publications in the order of requests.
         self.queued.lock().unwrap_or_else(PoisonError::into_inner).push_back(ticket);
-        queue(self.client.publish(topic, QoS::AtLeastOnce, retain, payload)).await?;
+        match order.map(properties) {
+            None => queue(self.client.publish(topic, QoS::AtLeastOnce, retain, payload)).await?,
+            Some(order) => {
+                let sent = self.client.publish_with_properties(topic, QoS::AtLeastOnce, retain, payload, order);
+                queue(sent).await?;
+            }
+        }
         Ok(ticket)
     }
 

@@ -251,7 +251,8 @@ fn a_certificate_reaches_its_own_topics_and_a_dashboard_the_board_alone() {
     theirs.args(["-i", "room-2"]);
     let theirs = Listener::start(&world, theirs, "#");
 
-    let own = ["status", "health", "event", "parcel/a/1", "withdrawal/a"].map(|rest| topic(&format!("room-1/{rest}")));
+    let own = ["status", "health", "event", "parcel/a/1", "withdrawal/a", "answer/a"]
+        .map(|rest| topic(&format!("room-1/{rest}")));
     let forbidden = ["room-2/health", "room-2/parcel/a/1", "room-1/ack", "room-1/cmd/start", "board/breakers", "x"];
     for rest in forbidden {
         drop(world.publish(&one, &topic(rest)));

@@ -5,6 +5,7 @@
 mod audit;
 mod bad_input;
 mod clinic_keys;
+mod commands;
 mod consent;
 mod dead_letters;
 mod doctor;

@@ -151,6 +151,8 @@ pub enum Action {
     ContentDestroyed,
     /// Keys were exchanged for new ones.
     KeysRotated,
+    /// The clinic asked for something; what was done of it has rows of its own.
+    CommandTaken,
 }
 
 impl Action {
@@ -177,6 +179,7 @@ impl Action {
             Self::AudioDestroyed => "audio_destroyed",
             Self::ContentDestroyed => "content_destroyed",
             Self::KeysRotated => "keys_rotated",
+            Self::CommandTaken => "command_taken",
         }
     }
 }

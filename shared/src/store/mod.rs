@@ -7,6 +7,7 @@ mod audit;
 mod balance;
 mod breakers;
 mod calls;
+mod commands;
 mod content;
 mod damage;
 mod disk;
@@ -32,6 +33,7 @@ pub use audit::{Action, Actor, AuditEntry, AuditHead, AuditLog, AuditRow, AuditV
 pub use balance::{Balance, Imbalance};
 pub use breakers::BreakerCommand;
 pub use calls::{Rate, Rates};
+pub use commands::Taken;
 pub use content::{open_content, record_place, result_place, seal_content};
 pub use damage::{Damage, Quarantined};
 pub use disk::Disk;
@@ -54,6 +56,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migration-5.sql"),
     include_str!("migration-6.sql"),
     include_str!("migration-7.sql"),
+    include_str!("migration-8.sql"),
 ];
 
 /// How long one process waits while the other writes. Writes take milliseconds; a card that stalls takes seconds.

@@ -5,18 +5,22 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use shared::breaker::Service;
 use shared::clock::{Clock as _, SystemClock, WallTime};
+use shared::command::CommandName;
 use shared::log::{self, Style};
 use shared::paths::Root;
 use sync::clinic::Clinic;
 use sync::clinic::broker_files::{self, BrokerFiles};
 use sync::clinic::invitation::{self, InviteError};
+use sync::clinic::orders::{self, OrderError, Wanted};
 use sync::clinic::settings::{self, ClinicSettings};
 use sync::clinic::setup::{self, SetupError};
 use sync::clinic::show::{self, ShowError};
-use sync::clinic::store::ClinicStore;
+use sync::clinic::store::{ClinicStore, ClinicStoreError, CommandRow, UNANSWERED};
 use sync::exit::{self, Failure};
 use sync::room::redeem;
 
@@ -93,9 +97,50 @@ enum Command {
     /// Run until told to stop.
     #[command(after_help = "Example:\n  roomscribe-clinic --root /tmp/clinic run")]
     Run,
+    /// Ask something of a box, and wait for its answer; a running server passes it on.
+    #[command(
+        name = "command",
+        after_help = "Example:\n  roomscribe-clinic command room-1 pause\n  \
+                            roomscribe-clinic command room-1 breaker-reset --service transcription"
+    )]
+    Ask {
+        /// The box's id.
+        #[arg(value_name = "BOX")]
+        box_id: String,
+        /// start, stop, pause, resume, withdraw, breaker-reset, retry or health-check.
+        name: CommandName,
+        /// The session: for withdraw and retry.
+        #[arg(long)]
+        session: Option<String>,
+        /// The breaker: for breaker-reset.
+        #[arg(long)]
+        service: Option<Service>,
+        /// What the consent rests on: for start.
+        #[arg(long, value_name = "BASIS")]
+        consent: Option<String>,
+        /// The role of who asks.
+        #[arg(long, value_name = "ROLE", default_value = "administrator")]
+        by: String,
+        /// Seconds in which it may be carried out.
+        #[arg(long, value_name = "S", default_value_t = orders::VALID_S)]
+        within: u32,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List what was asked of boxes, and how they answered.
+    #[command(name = "commands", after_help = "Example:\n  roomscribe-clinic commands --json")]
+    Asked {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        /// The newest so many.
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: u32,
+    },
     /// Destroy all that is held of a session to which consent was withdrawn at the clinic.
     #[command(after_help = "Example:\n  roomscribe-clinic withdraw 7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a11 --yes\n\n\
-                            The box is not told: withdraw it there, too.")]
+                            The box is not told: see the command `command`.")]
     Withdraw {
         /// The session's id.
         session: String,
@@ -156,6 +201,11 @@ async fn main() -> ExitCode {
         Command::BrokerFiles { to, name, server, installed } => broker_files(&root, &to, name, server, &installed),
         Command::Invite { box_id, file, broker } => invite(&root, &box_id, file, broker.as_deref()),
         Command::Run => run(&root).await,
+        Command::Ask { box_id, name, session, service, consent, by, within, json } => {
+            let wanted = Wanted { box_id, name, session, service, consent, by, valid_for_s: within };
+            command(&root, wanted, json).await
+        }
+        Command::Asked { json, limit } => commands(&root, json, limit),
         Command::Withdraw { session, yes } => withdraw(&root, &session, yes),
         Command::Keys { action } => keys(&root, &action),
         Command::Sessions { json, limit } => sessions(&root, json, limit),
@@ -260,6 +310,60 @@ fn invite_by_code(root: &Root, settings: &ClinicSettings, box_id: &str) -> Resul
     ))
 }
 
+/// How often the answer is looked for.
+const LOOK: Duration = Duration::from_millis(200);
+/// How much longer than the order's time its answer is waited for: it is on its way.
+const ANSWER_WITHIN: Duration = Duration::from_secs(35);
+
+async fn command(root: &Root, wanted: Wanted, as_json: bool) -> Result<(), Failure> {
+    let clinic = open(root)?;
+    let clock = SystemClock::new();
+    let patience = Duration::from_secs(wanted.valid_for_s.into()) + ANSWER_WITHIN;
+    let failed = |why: &ClinicStoreError| Failure::other("not asked", why);
+    let id = orders::give(&clinic.store, &clinic.settings.clinic, wanted, now()).map_err(|why| match why {
+        OrderError::Store(why) => failed(&why),
+        why => Failure::Usage(why.to_string()),
+    })?;
+    let began = clock.now().uptime;
+    let row = loop {
+        let row = clinic.store.command(&id).map_err(|why| failed(&why))?;
+        let is_over = clock.now().uptime.saturating_sub(began) >= patience;
+        match row {
+            Some(row) if row.answered_at.is_some() || is_over => break row,
+            Some(_) => tokio::time::sleep(LOOK).await,
+            None => return Err(Failure::Other("the order is gone from the clinic's database".into())),
+        }
+    };
+    if as_json {
+        print(&json(&row)?)?;
+    }
+    let why = row.message.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+    match (row.outcome.as_deref(), &row.published_at) {
+        (Some("done"), _) if as_json => Ok(()),
+        (Some("done"), _) => print("Done.\n"),
+        (None | Some(UNANSWERED), None) => Err(Failure::Unavailable(
+            "no server of this clinic has passed it on, and its time is over: is `roomscribe-clinic run` connected?"
+                .into(),
+        )),
+        (None | Some(UNANSWERED), Some(_)) => Err(Failure::Unavailable("the box did not answer in time".into())),
+        (Some(outcome), _) => Err(Failure::Other(format!("the box answered: {}{why}", outcome.replace('_', " ")))),
+    }
+}
+
+fn commands(root: &Root, as_json: bool, limit: u32) -> Result<(), Failure> {
+    let rows = open(root)?.store.commands(limit).map_err(|why| Failure::other("not listed", &why))?;
+    if as_json {
+        return print(&json(&rows)?);
+    }
+    let line = |row: &CommandRow| {
+        let outcome = row.outcome.as_deref().unwrap_or("under way");
+        let subject = row.subject.as_deref().unwrap_or("");
+        let (at, box_id, name, by) = (&row.issued_at, &row.box_id, &row.name, &row.by);
+        format!("{at}  {box_id:<16} {name:<14} {outcome:<12} {by} {subject}\n")
+    };
+    print(&rows.iter().map(line).collect::<String>())
+}
+
 fn withdraw(root: &Root, session: &str, is_meant: bool) -> Result<(), Failure> {
     if !is_meant {
         return Err(Failure::Usage(format!(
@@ -268,9 +372,10 @@ fn withdraw(root: &Root, session: &str, is_meant: bool) -> Result<(), Failure> {
     }
     let clinic = open(root)?;
     match clinic.store.withdraw_here(session, now()).map_err(|why| Failure::other("not destroyed", &why))? {
-        true => {
-            print("Nothing of it is held any more. Withdraw it on its box, too: roomscribe withdraw SESSION --yes\n")
-        }
+        true => print(
+            "Nothing of it is held any more. Its box holds it still:\n  \
+             roomscribe-clinic command BOX withdraw --session SESSION, or there: roomscribe withdraw SESSION --yes\n",
+        ),
         false => Err(Failure::Usage("the clinic holds no such session".into())),
     }
 }

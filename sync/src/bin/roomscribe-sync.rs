@@ -158,7 +158,7 @@ async fn run(root: &Root) -> Result<(), Failure> {
         tracing::warn!("The line to the broker has no TLS: this box was enrolled without.");
     }
     let broker = MqttBroker::new(room::identity(&link, credentials));
-    let room = Room { store, link, keys, clock };
+    let room = Room { store, link, keys, clock, root: root.clone(), allow: settings.commands.allow.clone() };
     room::run(broker, room, keeper).await;
     tracing::info!("The link has stopped.");
     Ok(())

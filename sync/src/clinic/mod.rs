@@ -11,6 +11,7 @@ pub mod http;
 pub mod ingest;
 pub mod invitation;
 pub mod metrics;
+pub mod orders;
 pub mod page;
 pub mod serve;
 pub mod settings;

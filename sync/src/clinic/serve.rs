@@ -15,7 +15,7 @@ use super::alerts::{self, Key, Moves};
 use super::board::{Published, compose};
 use super::ingest::{Label, forget, take};
 use super::store::{BoxRow, ClinicStoreError};
-use super::{Clinic, settings::ClinicSettings};
+use super::{Clinic, orders, settings::ClinicSettings};
 use crate::backoff::{Keeper, stay_connected};
 use crate::heart::Heart;
 use crate::room::farewell;
@@ -114,6 +114,30 @@ impl<'a> Desk<'a> {
         for publication in news {
             line.publish(publication).await?;
         }
+        self.publish_orders(line).await
+    }
+
+    async fn publish_orders<L: Line>(&mut self, line: &mut L) -> Result<(), LinkError> {
+        let now = self.clinic.clock.now().wall;
+        for (id, publications) in orders::due(self.clinic, &self.topics, now).map_err(|why| give_up(&why))? {
+            for publication in publications {
+                line.publish(publication).await?;
+            }
+            // A line that is lost before this publishes it again: a box carries it out once.
+            self.clinic.store.order_published(&id, now).map_err(|why| give_up(&why))?;
+        }
+        Ok(())
+    }
+
+    fn answer(&self, box_id: &str, id: &str, message: &Message) -> Result<(), ClinicStoreError> {
+        let Some(answer) = orders::read(&message.payload, id) else {
+            ignored(&message.topic);
+            return Ok(());
+        };
+        if self.clinic.store.answered(box_id, &answer, self.clinic.clock.now().wall)? {
+            let (name, outcome) = (answer.name.name(), answer.outcome.name());
+            info!("box" = box_id, name, outcome, "A box answered an order.");
+        }
         Ok(())
     }
 
@@ -176,7 +200,8 @@ impl<'a> Desk<'a> {
                     self.alerts.found(&message.topic);
                 }
             }
-            Some(Topic::Ack(_)) | None => ignored(&message.topic),
+            Some(Topic::Answer { box_id, id }) => self.answer(&box_id, &id, message)?,
+            Some(Topic::Ack(_) | Topic::Command { .. }) | None => ignored(&message.topic),
         }
         Ok(Vec::new())
     }

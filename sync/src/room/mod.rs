@@ -3,6 +3,7 @@
 //! The loop here owns line and store; [`drain`] says what is next.
 
 pub mod acks;
+pub mod commands;
 pub mod drain;
 pub mod enrol;
 mod events;
@@ -13,11 +14,13 @@ use std::time::Duration;
 
 use shared::breaker::StateName;
 use shared::clock::Clock;
+use shared::command::CommandName;
 use shared::error::report;
+use shared::paths::Root;
 use shared::seal::{AckResult, ClinicPublic, sha256};
 use shared::settings::Link;
 use shared::store::{Parcel, Store, StoreError, WITHDRAWAL};
-use shared::wire::{BoxHealth, Topics};
+use shared::wire::{BoxHealth, Topic, Topics};
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
@@ -26,7 +29,9 @@ use crate::gate::Gate;
 use crate::heart::Heart;
 use crate::stop::Stop;
 use crate::tls::Credentials;
-use crate::uplink::{Broker, Identity, Line, LinkError, Message, News, OFFLINE, ONLINE, Publication};
+use commands::Judge;
+
+use crate::uplink::{Broker, Correlation, Identity, Line, LinkError, Message, News, OFFLINE, ONLINE, Publication};
 use acks::Disbelief;
 use drain::{Debts, Drain, Step};
 use events::Batch;
@@ -50,6 +55,10 @@ pub struct Room {
     pub keys: ClinicPublic,
     /// The machine's clocks, or a test's.
     pub clock: Arc<dyn Clock>,
+    /// Where the recorder's control socket is found.
+    pub root: Root,
+    /// What the site allows to the clinic.
+    pub allow: Vec<CommandName>,
 }
 
 /// Who this box is to the broker.
@@ -110,7 +119,8 @@ impl Desk {
     async fn serve<L: Line>(&mut self, mut line: L, stop: &mut Stop, heart: &Heart) -> Result<(), LinkError> {
         self.drain.connected(line.packet_limit_bytes(), self.uptime());
         self.batch = Batch::default();
-        line.subscribe(&[self.topics.ack(&self.room.link.box_id)]).await?;
+        let box_id = &self.room.link.box_id;
+        line.subscribe(&[self.topics.ack(box_id), self.topics.commands(box_id)]).await?;
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -140,7 +150,12 @@ impl Desk {
     async fn hear<L: Line>(&mut self, line: &mut L, news: News) -> Result<(), LinkError> {
         match news {
             News::Message(message) => {
-                self.heed(&message)?;
+                match self.topics.parse(&message.topic) {
+                    Some(Topic::Command { box_id, .. }) if box_id == self.room.link.box_id => {
+                        self.obey(line, &message).await?;
+                    }
+                    _ => self.heed(&message)?,
+                }
                 line.settle(message.receipt).await?;
                 // An acknowledgement makes room for the next parcel.
                 self.speak(line).await
@@ -157,6 +172,21 @@ impl Desk {
         }
     }
 
+    async fn obey<L: Line>(&self, line: &mut L, message: &Message) -> Result<(), LinkError> {
+        let Room { store, link, keys, clock, root, allow } = &self.room;
+        let (now, is_synchronized) = (clock.now().wall, root.time_synchronized().exists());
+        let judge = Judge { keys, clinic: &link.clinic, box_id: &link.box_id, allow, now, is_synchronized };
+        let recorder = commands::Socket(root.clone());
+        let answer = commands::heed(&message.payload, &judge, store, &recorder).await;
+        let Some(answer) = answer.map_err(|why| give_up(&why))? else { return Ok(()) };
+        let (name, outcome) = (answer.name.name(), answer.outcome.name());
+        info!(name, outcome, "The clinic is answered.");
+        let order = Correlation { id: answer.id.clone(), response_topic: None, expires_s: None };
+        let topic = self.topics.answer(&link.box_id, &answer.id);
+        line.publish(Publication { order: Some(order), ..Publication::once(topic, json(&answer)?) }).await?;
+        Ok(())
+    }
+
     fn heed(&self, message: &Message) -> Result<(), LinkError> {
         let link = &self.room.link;
         if message.topic != self.topics.ack(&link.box_id) {
@@ -170,7 +200,7 @@ impl Desk {
             }
             Err(why) => {
                 warn!(error = %why, "An acknowledgement was ignored.");
-                return Ok(());
+                return self.room.store.disbelieve("acknowledgement").map_err(|why| give_up(&why));
             }
         };
         let wall = self.room.clock.now().wall;

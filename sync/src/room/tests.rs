@@ -70,7 +70,8 @@ impl World {
             signing_key,
             ack_timeout: 30.0,
         };
-        Room { store: self.store.clone(), link, keys, clock: self.clock.clone() }
+        let (root, allow) = (Root::new(self._folder.path()), Vec::new());
+        Room { store: self.store.clone(), link, keys, clock: self.clock.clone(), root, allow }
     }
 
     fn ack(&self, session: &str, parcel: &[u8]) -> Ack {

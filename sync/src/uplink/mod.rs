@@ -25,6 +25,19 @@ pub struct Publication {
     pub payload: Vec<u8>,
     /// Whether the broker keeps it for those who come later.
     pub retain: bool,
+    /// Of which order it is, or which it answers.
+    pub order: Option<Correlation>,
+}
+
+/// What binds an order and its answer, as MQTT 5 has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Correlation {
+    /// The order's id: the correlation data.
+    pub id: String,
+    /// Where the answer belongs; absent in an answer.
+    pub response_topic: Option<String>,
+    /// Seconds after which the broker gives it to nobody; absent in an answer.
+    pub expires_s: Option<u32>,
 }
 
 impl std::fmt::Debug for Publication {
@@ -37,13 +50,13 @@ impl Publication {
     /// For those who listen now.
     #[must_use]
     pub fn once(topic: String, payload: impl Into<Vec<u8>>) -> Self {
-        Self { topic, payload: payload.into(), retain: false }
+        Self { topic, payload: payload.into(), retain: false, order: None }
     }
 
     /// For those who come later, too.
     #[must_use]
     pub fn retained(topic: String, payload: impl Into<Vec<u8>>) -> Self {
-        Self { topic, payload: payload.into(), retain: true }
+        Self { topic, payload: payload.into(), retain: true, order: None }
     }
 }
 

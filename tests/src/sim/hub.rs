@@ -131,7 +131,7 @@ impl State {
 
     fn route(&mut self, from: &str, publication: Publication) {
         (self.watch.clone())(from, &publication);
-        let Publication { topic, payload, retain } = publication;
+        let Publication { topic, payload, retain, .. } = publication;
         if retain {
             if payload.is_empty() {
                 self.retained.remove(&topic);

@@ -216,8 +216,9 @@ impl RoomBox {
         let dice = Box::new(SeededDice::from_seed(self.seed ^ self.starts.get()));
         let keeper = Keeper { dice, stop, heart: Heart::unwatched(), gate: Some(Arc::new(gate)) };
         let disk = self.disk.borrow().clone();
-        let door = self.hub.door(room::identity(&link), Rc::new(move || !disk.is_dead()));
-        let room = Room { store, link, keys: self.keys.clone(), clock: self.clock.clone() };
+        let door = self.hub.door(room::identity(&link, None), Rc::new(move || !disk.is_dead()));
+        let (root, allow) = (self.root.clone(), Vec::new());
+        let room = Room { store, link, keys: self.keys.clone(), clock: self.clock.clone(), root, allow };
         self.stopper = Some(stopper);
         self.link.run(room::run(door, room, keeper));
         Ok(())
@@ -310,7 +311,7 @@ impl Server {
         let settings =
             ClinicSettings::new(CLINIC, "server-1", ("sim".into(), 1), default_listen()).map_err(|w| text(&w))?;
         let store = ClinicStore::open_on(&self.database(), Some(&self.disk.borrow())).map_err(|w| text(&w))?;
-        let identity = serve::identity(&settings);
+        let identity = serve::identity(&settings, None);
         let clinic = Arc::new(Clinic::new(settings, self.keys()?, store, self.clock.clone()));
         let (stopper, stop) = Stop::new();
         let dice = Box::new(SeededDice::from_seed(7));

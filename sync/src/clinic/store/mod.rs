@@ -5,6 +5,7 @@
 
 mod alerts;
 mod boxes;
+mod commands;
 mod invitations;
 mod sessions;
 mod withdrawals;
@@ -17,6 +18,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use shared::store::Disk;
 
 pub use boxes::{BoxRow, KeptEvent};
+pub use commands::{CommandRow, UNANSWERED};
 pub use sessions::{Arrival, Held, Kept, SealedParcel, SessionRow};
 
 const MIGRATIONS: &[&str] = &[
@@ -24,6 +26,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migration-2.sql"),
     include_str!("migration-3.sql"),
     include_str!("migration-4.sql"),
+    include_str!("migration-5.sql"),
 ];
 
 /// How long a command waits while the server writes.
