@@ -84,6 +84,18 @@ impl Topics {
         format!("{}/{box_id}/answer/{id}", self.root)
     }
 
+    /// A box asks for a new certificate: a [`CertificateRequest`].
+    #[must_use]
+    pub fn certificate_request(&self, box_id: &str) -> String {
+        format!("{}/{box_id}/certificate/request", self.root)
+    }
+
+    /// It is given one: a [`CertificateIssued`].
+    #[must_use]
+    pub fn certificate_issued(&self, box_id: &str) -> String {
+        format!("{}/{box_id}/certificate/issued", self.root)
+    }
+
     /// [`Event`]s of one box.
     #[must_use]
     pub fn event(&self, box_id: &str) -> String {
@@ -126,6 +138,8 @@ impl Topics {
             [box_id, "health"] => Some(Topic::Health(id(box_id)?)),
             [box_id, "ack"] => Some(Topic::Ack(id(box_id)?)),
             [box_id, "event"] => Some(Topic::Event(id(box_id)?)),
+            [box_id, "certificate", "request"] => Some(Topic::CertificateRequest(id(box_id)?)),
+            [box_id, "certificate", "issued"] => Some(Topic::CertificateIssued(id(box_id)?)),
             [box_id, "cmd", name] => Some(Topic::Command { box_id: id(box_id)?, name: name.parse().ok()? }),
             [box_id, "answer", order] => {
                 Some(Topic::Answer { box_id: id(box_id)?, id: uuid::Uuid::parse_str(order).ok()?.to_string() })
@@ -145,15 +159,15 @@ impl Topics {
 
     /// Everything that a box publishes. `box_id` may be what a broker's rules put in its place.
     #[must_use]
-    pub fn written_by(&self, box_id: &str) -> [String; 6] {
-        ["status", "health", "event", "parcel/+/+", "withdrawal/+", "answer/+"]
+    pub fn written_by(&self, box_id: &str) -> [String; 7] {
+        ["status", "health", "event", "parcel/+/+", "withdrawal/+", "answer/+", "certificate/request"]
             .map(|rest| format!("{}/{box_id}/{rest}", self.root))
     }
 
     /// Everything that a box may be told.
     #[must_use]
-    pub fn read_by(&self, box_id: &str) -> [String; 2] {
-        ["ack", "cmd/+"].map(|rest| format!("{}/{box_id}/{rest}", self.root))
+    pub fn read_by(&self, box_id: &str) -> [String; 3] {
+        ["ack", "cmd/+", "certificate/issued"].map(|rest| format!("{}/{box_id}/{rest}", self.root))
     }
 
     /// The filter of all topics of the clinic.
@@ -176,12 +190,13 @@ impl Topics {
 
     /// What the clinic's servers share between them.
     #[must_use]
-    pub fn shared_subscriptions(&self) -> [String; 4] {
+    pub fn shared_subscriptions(&self) -> [String; 5] {
         [
             format!("$share/roomscribe-clinic/{}/+/parcel/+/+", self.root),
             format!("$share/roomscribe-clinic/{}/+/withdrawal/+", self.root),
             format!("$share/roomscribe-clinic/{}/+/event", self.root),
             format!("$share/roomscribe-clinic/{}/+/answer/+", self.root),
+            format!("$share/roomscribe-clinic/{}/+/certificate/request", self.root),
         ]
     }
 }
@@ -197,6 +212,10 @@ pub enum Topic {
     Ack(String),
     /// See [`Topics::event`].
     Event(String),
+    /// See [`Topics::certificate_request`].
+    CertificateRequest(String),
+    /// See [`Topics::certificate_issued`].
+    CertificateIssued(String),
     /// See [`Topics::command`].
     Command {
         /// To which box.
@@ -239,6 +258,25 @@ pub struct Withdrawal {
     pub session: String,
     /// When, RFC 3339 UTC.
     pub at: String,
+}
+
+/// A box asks for a certificate that lasts longer, on `{box}/certificate/request`, QoS 1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRequest {
+    /// Always 1.
+    pub version: u32,
+    /// PKCS #10, PEM, by the key of the certificate that it has.
+    pub request: String,
+}
+
+/// It is given one, on `{box}/certificate/issued`, QoS 1. A certificate is no secret, and a box takes only one that fits its key
+/// and is signed by the authority it knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateIssued {
+    /// Always 1.
+    pub version: u32,
+    /// PEM.
+    pub certificate: String,
 }
 
 /// The guide's four keys, from `GET /health/audio-processing` on box and clinic.

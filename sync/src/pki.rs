@@ -223,6 +223,15 @@ pub fn expires(certificate: &str) -> Result<WallTime, PkiError> {
     Ok(WallTime(parsed.validity().not_after.timestamp() * 1000))
 }
 
+/// Whether an authority (PEM) has signed a certificate (PEM).
+#[must_use]
+pub fn is_signed_by(certificate: &str, authority: &str) -> bool {
+    let pem = |text: &str| Pem::iter_from_buffer(text.as_bytes()).next()?.ok();
+    let (Some(certificate), Some(authority)) = (pem(certificate), pem(authority)) else { return false };
+    let (Ok(certificate), Ok(authority)) = (certificate.parse_x509(), authority.parse_x509()) else { return false };
+    certificate.verify_signature(Some(authority.public_key())).is_ok()
+}
+
 /// SHA-256 of a certificate (PEM).
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use shared::paths::Root;
 use sync::clinic::settings::ClinicSettings;
 use sync::clinic::setup;
 use sync::mqtt::MqttBroker;
-use sync::pki::{Authority, Holder, Pair};
+use sync::pki::{Authority, Holder, Pair, expires, request_for};
 use sync::tls::{Credentials, TlsError, client};
 use sync::uplink::{Broker as _, Identity, LinkError, Publication};
 
@@ -229,6 +229,12 @@ fn a_box_that_was_enrolled_by_a_code_is_online_over_tls_and_the_code_is_good_for
     assert!(!other.status.success() && said(&other).contains("not valid"), "{}", said(&other));
     assert!(!world.folder.path().join("other/var/lib/roomscribe/site/link.toml").exists());
 
+    // Half of its time is over: it is renewed as soon as there is a line.
+    let root = Root::new(world.folder.path().join("box"));
+    let own = request_for(&std::fs::read_to_string(root.link_key()).unwrap()).unwrap().certificate;
+    let old = world.authority().sign(&own, Holder::Room("room-1"), WallTime(now().0 - 400 * 86_400_000)).unwrap();
+    std::fs::write(root.link_certificate(), &old).unwrap();
+
     let board = Listener::start(&world, world.dashboard(PASSWORD), "#");
     wait_for("the clinic on its board", || board.has(&topic("board/status/server-1")).then_some(()));
     let _sync = world.start_daemon("box");
@@ -237,6 +243,10 @@ fn a_box_that_was_enrolled_by_a_code_is_online_over_tls_and_the_code_is_good_for
         assert!(!log.contains("panicked"), "{log}");
         let listed = std::fs::read_to_string(world.folder.path().join("mosquitto/log")).unwrap();
         listed.contains("as room-1").then_some(())
+    });
+    wait_for("a new certificate", || {
+        let ends = expires(&std::fs::read_to_string(root.link_certificate()).unwrap()).unwrap();
+        (ends.since(now()) > Duration::from_secs(700 * 86_400)).then_some(())
     });
 }
 
@@ -251,7 +261,7 @@ fn a_certificate_reaches_its_own_topics_and_a_dashboard_the_board_alone() {
     theirs.args(["-i", "room-2"]);
     let theirs = Listener::start(&world, theirs, "#");
 
-    let own = ["status", "health", "event", "parcel/a/1", "withdrawal/a", "answer/a"]
+    let own = ["status", "health", "event", "parcel/a/1", "withdrawal/a", "answer/a", "certificate/request"]
         .map(|rest| topic(&format!("room-1/{rest}")));
     let forbidden = ["room-2/health", "room-2/parcel/a/1", "room-1/ack", "room-1/cmd/start", "board/breakers", "x"];
     for rest in forbidden {

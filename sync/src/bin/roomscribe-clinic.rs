@@ -446,7 +446,14 @@ async fn run(root: &Root) -> Result<(), Failure> {
     use sync::stop::Stop;
     use sync::tls::{Credentials, ServerCredentials};
 
-    let clinic = Arc::new(open(root)?);
+    let clinic = open(root)?;
+    let authority = if clinic.settings.tls {
+        Some(Arc::new(setup::authority(root, &clinic.settings).map_err(failed)?))
+    } else {
+        tracing::warn!("The line to the broker has no TLS: keep it on a network of its own.");
+        None
+    };
+    let clinic = Arc::new(clinic.certifying(authority.clone()));
     let listen = clinic.settings.listen;
     let listener = tokio::net::TcpListener::bind(listen)
         .await
@@ -456,12 +463,6 @@ async fn run(root: &Root) -> Result<(), Failure> {
     let keeper = Keeper { dice, stop: stop.clone(), heart, gate: None };
     tracing::info!(clinic = clinic.settings.clinic, server = clinic.settings.server, %listen, "The clinic server starts.");
     keeper.heart.ready();
-    let authority = if clinic.settings.tls {
-        Some(Arc::new(setup::authority(root, &clinic.settings).map_err(failed)?))
-    } else {
-        tracing::warn!("The line to the broker has no TLS: keep it on a network of its own.");
-        None
-    };
     let credentials = authority.clone().map(|authority| {
         let (server, clock) = (clinic.settings.server.clone(), clinic.clock.clone());
         Arc::new(ServerCredentials { authority, server, clock }) as Arc<dyn Credentials>

@@ -26,6 +26,7 @@ use shared::clock::Clock;
 use shared::seal::ClinicKeys;
 use shared::wire::Topics;
 
+use crate::pki::Authority;
 use ingest::Counters;
 use settings::ClinicSettings;
 use store::ClinicStore;
@@ -44,6 +45,8 @@ pub struct Clinic {
     pub counters: Counters,
     /// Whether there is a line to the broker now.
     pub connected: AtomicBool,
+    /// Where there is TLS: who makes certificates.
+    pub authority: Option<Arc<Authority>>,
 }
 
 impl Clinic {
@@ -51,7 +54,13 @@ impl Clinic {
     #[must_use]
     pub fn new(settings: ClinicSettings, keys: ClinicKeys, store: ClinicStore, clock: Arc<dyn Clock>) -> Self {
         let (counters, connected) = (Counters::default(), AtomicBool::new(false));
-        Self { settings, keys, store, clock, counters, connected }
+        Self { settings, keys, store, clock, counters, connected, authority: None }
+    }
+
+    /// With an authority for certificates.
+    #[must_use]
+    pub fn certifying(self, authority: Option<Arc<Authority>>) -> Self {
+        Self { authority, ..self }
     }
 
     /// The topics of this clinic.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use shared::clock::WallTime;
 use shared::error::report;
 use shared::seal::{Ack, AckResult};
-use shared::wire::{BoardAlert, BoxHealth, Event, Topic, Topics};
+use shared::wire::{BoardAlert, BoxHealth, CertificateIssued, CertificateRequest, Event, Topic, Topics};
 use tokio::time::{Interval, MissedTickBehavior};
 use tracing::{error, info, warn};
 
@@ -18,6 +18,7 @@ use super::store::{BoxRow, ClinicStoreError};
 use super::{Clinic, orders, settings::ClinicSettings};
 use crate::backoff::{Keeper, stay_connected};
 use crate::heart::Heart;
+use crate::pki::Holder;
 use crate::room::farewell;
 use crate::stop::Stop;
 use crate::tls::Credentials;
@@ -200,10 +201,32 @@ impl<'a> Desk<'a> {
                     self.alerts.found(&message.topic);
                 }
             }
+            Some(Topic::CertificateRequest(box_id)) => return self.certify(&box_id, message),
             Some(Topic::Answer { box_id, id }) => self.answer(&box_id, &id, message)?,
-            Some(Topic::Ack(_) | Topic::Command { .. }) | None => ignored(&message.topic),
+            Some(Topic::Ack(_) | Topic::Command { .. } | Topic::CertificateIssued(_)) | None => ignored(&message.topic),
         }
         Ok(Vec::new())
+    }
+
+    /// The broker let nobody ask but who has that box's certificate.
+    fn certify(&self, box_id: &str, message: &Message) -> Result<Vec<Publication>, ClinicStoreError> {
+        let asked =
+            serde_json::from_slice::<CertificateRequest>(&message.payload).ok().filter(|asked| asked.version == 1);
+        let (Some(authority), Some(asked)) = (&self.clinic.authority, asked) else {
+            ignored(&message.topic);
+            return Ok(Vec::new());
+        };
+        match authority.sign(&asked.request, Holder::Room(box_id), self.clinic.clock.now().wall) {
+            Ok(certificate) => {
+                info!("box" = box_id, "A certificate was renewed.");
+                let issued = serde_json::to_vec(&CertificateIssued { version: 1, certificate })?;
+                Ok(vec![Publication::once(self.topics.certificate_issued(box_id), issued)])
+            }
+            Err(why) => {
+                warn!("box" = box_id, error = %why, "A certificate was not renewed.");
+                Ok(Vec::new())
+            }
+        }
     }
 
     fn parcel(&self, label: &Label, payload: &[u8]) -> Result<Vec<Publication>, ClinicStoreError> {

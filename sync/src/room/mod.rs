@@ -8,6 +8,7 @@ pub mod drain;
 pub mod enrol;
 mod events;
 pub mod redeem;
+pub mod renewal;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use crate::heart::Heart;
 use crate::stop::Stop;
 use crate::tls::Credentials;
 use commands::Judge;
+use renewal::Renewal;
 
 use crate::uplink::{Broker, Correlation, Identity, Line, LinkError, Message, News, OFFLINE, ONLINE, Publication};
 use acks::Disbelief;
@@ -87,6 +89,7 @@ pub async fn run<B: Broker>(broker: B, room: Room, keeper: Keeper) {
         complained: false,
         recorder: None,
         gate: keeper.gate.clone(),
+        renewal: Renewal::new(room.root.clone()),
         room,
     };
     stay_connected(broker, keeper, async |line, stop: &mut Stop, heart: &Heart| desk.serve(line, stop, heart).await)
@@ -103,6 +106,7 @@ struct Desk {
     recorder: Option<(String, Duration)>,
     /// The breaker around connecting.
     gate: Option<Arc<Gate>>,
+    renewal: Renewal,
 }
 
 /// The store failed: logged here, and the line is given up, so that the loop comes back after a wait.
@@ -120,7 +124,8 @@ impl Desk {
         self.drain.connected(line.packet_limit_bytes(), self.uptime());
         self.batch = Batch::default();
         let box_id = &self.room.link.box_id;
-        line.subscribe(&[self.topics.ack(box_id), self.topics.commands(box_id)]).await?;
+        let own = [self.topics.ack(box_id), self.topics.commands(box_id), self.topics.certificate_issued(box_id)];
+        line.subscribe(&own).await?;
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -130,6 +135,7 @@ impl Desk {
                 news = line.next() => self.hear(&mut line, news?).await?,
                 _ = poll.tick() => {
                     self.heed_people()?;
+                    self.renew(&mut line).await?;
                     self.speak(&mut line).await?;
                 }
             }
@@ -154,6 +160,9 @@ impl Desk {
                     Some(Topic::Command { box_id, .. }) if box_id == self.room.link.box_id => {
                         self.obey(line, &message).await?;
                     }
+                    Some(Topic::CertificateIssued(box_id)) if box_id == self.room.link.box_id => {
+                        self.renewal.take(&message.payload);
+                    }
                     _ => self.heed(&message)?,
                 }
                 line.settle(message.receipt).await?;
@@ -170,6 +179,12 @@ impl Desk {
                 Ok(())
             }
         }
+    }
+
+    async fn renew<L: Line>(&mut self, line: &mut L) -> Result<(), LinkError> {
+        let Some(request) = self.renewal.due(&self.room.clock.now()) else { return Ok(()) };
+        let topic = self.topics.certificate_request(&self.room.link.box_id);
+        line.publish(Publication::once(topic, json(&request)?)).await.map(drop)
     }
 
     async fn obey<L: Line>(&self, line: &mut L, message: &Message) -> Result<(), LinkError> {
