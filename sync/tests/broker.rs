@@ -92,7 +92,10 @@ impl World {
         };
         let (clinic, link) = (env!("CARGO_BIN_EXE_roomscribe-clinic"), folder.path().join("link.toml"));
         let (broker, listen) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", free_port()));
-        answer(command(clinic).args(["init", "--clinic", "north", "--broker", &broker, "--listen", &listen]));
+        answer(
+            command(clinic)
+                .args(["init", "--clinic", "north", "--server", "server-1", "--broker", &broker, "--listen", &listen]),
+        );
         let invitation = answer(command(clinic).args(["invite", "room-1"])) + "ack_timeout = 2.0\n";
         std::fs::write(&link, invitation).unwrap();
         answer(command(env!("CARGO_BIN_EXE_roomscribe-sync")).args(["enrol", "--from"]).arg(&link));

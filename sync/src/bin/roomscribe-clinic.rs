@@ -10,11 +10,13 @@ use clap::{Parser, Subcommand};
 use shared::clock::{Clock as _, SystemClock};
 use shared::log::{self, Style};
 use shared::paths::Root;
+use shared::seal::ClinicKeys;
 use sync::clinic::Clinic;
 use sync::clinic::settings::{self, ClinicSettings};
 use sync::clinic::setup::{self, SetupError};
 use sync::clinic::show::{self, ShowError};
-use sync::clinic::store::ClinicStore;
+use sync::clinic::store::postgres::Address;
+use sync::clinic::store::{ClinicStore, ClinicStoreError, Place};
 use sync::exit::{self, Failure};
 
 /// Takes sealed records from boxes, and shows how every room is.
@@ -36,15 +38,17 @@ enum Command {
         /// The clinic's id: 1 to 32 of a-z, 0-9 and -.
         #[arg(long, value_name = "ID")]
         clinic: String,
-        /// This server's id among those of the clinic.
-        #[arg(long, value_name = "ID", default_value = "server-1")]
-        server: String,
+        /// This server's id among those of the clinic [default: this machine's name].
+        #[arg(long, value_name = "ID")]
+        server: Option<String>,
         /// The MQTT broker.
         #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1883")]
         broker: String,
         /// Where to serve HTTP; there is no log-in, so think before opening it to a network.
         #[arg(long, value_name = "ADDR:PORT", default_value_t = settings::default_listen())]
         listen: SocketAddr,
+        #[command(flatten)]
+        database: DatabaseOptions,
     },
     /// Print the enrolment of a box.
     #[command(after_help = "Example:\n  roomscribe-clinic invite room-1 > link.toml")]
@@ -96,6 +100,19 @@ enum Command {
     },
 }
 
+#[derive(clap::Args)]
+struct DatabaseOptions {
+    /// The database: a file in the clinic's folder, or postgres://USER@HOST/DATABASE [default: clinic.db].
+    #[arg(long, value_name = "FILE|URL")]
+    database: Option<String>,
+    /// A file that holds the URL of the database, with its password; read at every start.
+    #[arg(long, value_name = "FILE", conflicts_with = "database")]
+    database_file: Option<PathBuf>,
+    /// Certificates (PEM) by which the database server is known, if not by those that this machine trusts.
+    #[arg(long, value_name = "FILE")]
+    database_ca: Option<PathBuf>,
+}
+
 #[derive(Subcommand)]
 enum KeysAction {
     /// The names of the keys, as parcels bear them: that of now first.
@@ -112,7 +129,10 @@ async fn main() -> ExitCode {
     shared::paths::keep_from_others();
     log::start(style, std::env::var_os("JOURNAL_STREAM").is_some());
     let result = match cli.command {
-        Command::Init { clinic, server, broker, listen } => init(&root, &clinic, &server, &broker, listen),
+        Command::Init { clinic, server, broker, listen, database } => {
+            let server = server.unwrap_or_else(settings::server_of_this_machine);
+            new_settings(&clinic, &server, &broker, listen, database).and_then(|settings| init(&root, &settings))
+        }
         Command::Invite { box_id, broker } => invite(&root, &box_id, broker.as_deref()),
         Command::Run => run(&root).await,
         Command::Withdraw { session, yes } => withdraw(&root, &session, yes),
@@ -134,8 +154,29 @@ fn broker(text: &str) -> Result<(String, u16), Failure> {
     settings::broker(text).map_err(|why| Failure::Usage(format!("{text:?}: {why}")))
 }
 
-fn init(root: &Root, clinic: &str, server: &str, at: &str, listen: SocketAddr) -> Result<(), Failure> {
-    let (settings, path) = setup::init(root, clinic, server, broker(at)?, listen).map_err(|why| match why {
+fn new_settings(
+    clinic: &str,
+    server: &str,
+    at: &str,
+    listen: SocketAddr,
+    options: DatabaseOptions,
+) -> Result<ClinicSettings, Failure> {
+    let made = ClinicSettings::new(clinic, server, broker(at)?, listen);
+    let mut settings = made.map_err(|why| Failure::Usage(why.to_string()))?;
+    let DatabaseOptions { database, database_file, database_ca } = options;
+    if let Some(text) = database {
+        if Address::parse(&text, None).is_some_and(|address| address.has_password()) {
+            let instead = "put the URL into a file and name it with --database-file";
+            return Err(Failure::Usage(format!("everybody can read a command line, so no password in it: {instead}")));
+        }
+        settings.database = text.as_str().into();
+    }
+    (settings.database_file, settings.database_ca) = (database_file, database_ca);
+    Ok(settings)
+}
+
+fn init(root: &Root, settings: &ClinicSettings) -> Result<(), Failure> {
+    let path = setup::init(root, settings).map_err(|why| match why {
         SetupError::Settings(why) => Failure::Usage(why.to_string()),
         why => failed(why),
     })?;
@@ -192,11 +233,23 @@ fn load(root: &Root) -> Result<ClinicSettings, Failure> {
     ClinicSettings::load(root).map_err(|why| Failure::configuration("the settings cannot be used", &why))
 }
 
-fn open(root: &Root) -> Result<Clinic, Failure> {
+/// Where the database is, and everything else that a clinic is made of.
+fn parts(root: &Root) -> Result<(ClinicSettings, ClinicKeys, Place), Failure> {
     let settings = load(root)?;
     let keys = setup::keys(root).map_err(failed)?;
-    let path = settings.database(root);
-    let store = ClinicStore::open(&path).map_err(|why| Failure::other(&path.display().to_string(), &why))?;
+    let variable = std::env::var(settings::DATABASE_VARIABLE).ok();
+    let place = settings.place(root, variable.as_deref());
+    let place = place.map_err(|why| Failure::configuration("the settings cannot be used", &why))?;
+    Ok((settings, keys, place))
+}
+
+fn not_opened(place: &Place, why: &ClinicStoreError) -> Failure {
+    Failure::other(&place.to_string(), why)
+}
+
+fn open(root: &Root) -> Result<Clinic, Failure> {
+    let (settings, keys, place) = parts(root)?;
+    let store = ClinicStore::at(&place).map_err(|why| not_opened(&place, &why))?;
     Ok(Clinic::new(settings, keys, store, Arc::new(SystemClock::new())))
 }
 
@@ -226,6 +279,29 @@ fn show(root: &Root, session: &str, as_json: bool) -> Result<(), Failure> {
     print(&if as_json { json(&record)? } else { show::transcript(&record) })
 }
 
+/// As [`open`], but a database server that is not there yet is waited for: it may have been started together with us. Not
+/// for ever, because systemd takes that for a start that hangs.
+#[cfg(feature = "mqtt")]
+async fn open_patiently(root: &Root) -> Result<Clinic, Failure> {
+    use std::time::Duration;
+    use tokio::time::{Instant, sleep};
+
+    const PATIENCE: Duration = Duration::from_secs(45);
+    const AGAIN: Duration = Duration::from_secs(2);
+    let (settings, keys, place) = parts(root)?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match ClinicStore::at(&place) {
+            Ok(store) => return Ok(Clinic::new(settings, keys, store, Arc::new(SystemClock::new()))),
+            Err(why) if why.is_passing() && Instant::now() < until => {
+                tracing::warn!(error = %shared::error::report(&why), "The database is waited for.");
+                sleep(AGAIN).await;
+            }
+            Err(why) => return Err(not_opened(&place, &why)),
+        }
+    }
+}
+
 #[cfg(feature = "mqtt")]
 async fn run(root: &Root) -> Result<(), Failure> {
     use sync::backoff::Keeper;
@@ -234,7 +310,7 @@ async fn run(root: &Root) -> Result<(), Failure> {
     use sync::mqtt::MqttBroker;
     use sync::stop::Stop;
 
-    let clinic = Arc::new(open(root)?);
+    let clinic = Arc::new(open_patiently(root).await?);
     let listen = clinic.settings.listen;
     let listener = tokio::net::TcpListener::bind(listen)
         .await

@@ -1,6 +1,5 @@
 //! Making a clinic, opening its keys, and inviting boxes.
 
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -60,18 +59,12 @@ fn key_file(root: &Root) -> PathBuf {
     root.clinic().join("keys/clinic.json")
 }
 
-/// Makes a clinic's folder, keys and settings. Returns the settings and where they lie.
+/// Makes a clinic's folder, keys and settings. Returns where the settings lie.
 ///
 /// # Errors
 /// [`SetupError`]; nothing that exists is changed.
-pub fn init(
-    root: &Root,
-    clinic: &str,
-    server: &str,
-    broker: (String, u16),
-    listen: SocketAddr,
-) -> Result<(ClinicSettings, PathBuf), SetupError> {
-    let settings = ClinicSettings::new(clinic, server, broker, listen)?;
+pub fn init(root: &Root, settings: &ClinicSettings) -> Result<PathBuf, SetupError> {
+    settings.check()?;
     let (keys, path) = (key_file(root), root.clinic().join("clinic.toml"));
     for file in [&keys, &path] {
         if file.exists() {
@@ -79,12 +72,13 @@ pub fn init(
         }
     }
     let keys_json = serde_json::to_vec_pretty(&ClinicKeys::generate().to_file()).unwrap_or_default();
-    let text = toml::to_string(&settings).unwrap_or_default();
+    let text = toml::to_string(settings).unwrap_or_default();
     let file = || root.clinic().display().to_string();
     files::folder(&root.clinic(), 0o700).map_err(|source| SetupError::Write { file: file(), source })?;
     write_new(&keys, &keys_json, 0o600)?;
-    write_new(&path, text.as_bytes(), 0o644)?;
-    Ok((settings, path))
+    // Somebody may put the database's password into it.
+    write_new(&path, text.as_bytes(), 0o600)?;
+    Ok(path)
 }
 
 /// What holds keys and records is a folder for its owner alone.
@@ -179,10 +173,14 @@ mod tests {
     use super::*;
     use crate::clinic::settings::default_listen;
 
+    fn settings() -> ClinicSettings {
+        ClinicSettings::new("north", "server-1", ("localhost".into(), 1883), default_listen()).unwrap()
+    }
+
     fn made() -> (tempfile::TempDir, Root) {
         let folder = tempfile::tempdir().unwrap();
         let root = Root::new(folder.path());
-        init(&root, "north", "server-1", ("localhost".into(), 1883), default_listen()).unwrap();
+        init(&root, &settings()).unwrap();
         (folder, root)
     }
 
@@ -203,7 +201,7 @@ mod tests {
     fn a_clinic_is_never_made_twice() {
         let (_folder, root) = made();
         let before = std::fs::read(key_file(&root)).unwrap();
-        let again = init(&root, "north", "server-1", ("localhost".into(), 1883), default_listen());
+        let again = init(&root, &settings());
         assert!(matches!(again, Err(SetupError::Exists { .. })));
         assert_eq!(std::fs::read(key_file(&root)).unwrap(), before);
     }
