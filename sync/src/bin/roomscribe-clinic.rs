@@ -320,7 +320,7 @@ async fn run(root: &Root) -> Result<(), Failure> {
     let keeper = Keeper { dice, stop: stop.clone(), heart, gate: None };
     tracing::info!(clinic = clinic.settings.clinic, server = clinic.settings.server, %listen, "The clinic server starts.");
     keeper.heart.ready();
-    let broker = MqttBroker::new(serve::identity(&clinic.settings));
+    let broker = MqttBroker::new(serve::identity(&clinic));
     let link = serve::run(broker, clinic.clone(), keeper);
     let (served, ()) = tokio::join!(http::serve(clinic.clone(), listener, stop), link);
     tracing::info!("The clinic server has stopped.");

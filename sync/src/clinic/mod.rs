@@ -7,6 +7,7 @@ pub mod alerts;
 pub mod board;
 pub mod http;
 pub mod ingest;
+pub mod lease;
 pub mod metrics;
 pub mod page;
 pub mod serve;
@@ -24,7 +25,7 @@ use shared::wire::Topics;
 
 use ingest::Counters;
 use settings::ClinicSettings;
-use store::ClinicStore;
+use store::{ClinicStore, ClinicStoreError};
 
 /// What the parts of a running clinic server share.
 pub struct Clinic {
@@ -48,6 +49,21 @@ impl Clinic {
     pub fn new(settings: ClinicSettings, keys: ClinicKeys, store: ClinicStore, clock: Arc<dyn Clock>) -> Self {
         let (counters, connected) = (Counters::default(), AtomicBool::new(false));
         Self { settings, keys, store, clock, counters, connected }
+    }
+
+    /// Works with the store without holding up the loop that asks for it: a database on a server may take seconds.
+    ///
+    /// # Errors
+    /// Of the work.
+    pub async fn aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, ClinicStoreError> + Send + 'static,
+    ) -> Result<T, ClinicStoreError> {
+        if self.store.is_local() {
+            return work(self);
+        }
+        let clinic = self.clone();
+        tokio::task::spawn_blocking(move || work(&clinic)).await.unwrap_or(Err(ClinicStoreError::CutShort))
     }
 
     /// The topics of this clinic.
