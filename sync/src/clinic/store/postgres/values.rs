@@ -52,13 +52,13 @@ impl ToSql for Cell {
 
 impl<'a> FromSql<'a> for Cell {
     fn from_sql(ty: &Type, raw: &'a [u8]) -> Result<Self, Failed> {
-        Ok(match ty {
-            &Type::BOOL => Self::Int(bool::from_sql(ty, raw)?.into()),
-            &Type::INT4 => Self::Int(i32::from_sql(ty, raw)?.into()),
-            &Type::INT8 => Self::Int(i64::from_sql(ty, raw)?),
-            &Type::FLOAT8 => Self::Real(f64::from_sql(ty, raw)?),
-            &Type::BYTEA => Self::Bytes(Vec::from_sql(ty, raw)?),
-            &Type::TIMESTAMPTZ => {
+        Ok(match *ty {
+            Type::BOOL => Self::Int(bool::from_sql(ty, raw)?.into()),
+            Type::INT4 => Self::Int(i32::from_sql(ty, raw)?.into()),
+            Type::INT8 => Self::Int(i64::from_sql(ty, raw)?),
+            Type::FLOAT8 => Self::Real(f64::from_sql(ty, raw)?),
+            Type::BYTEA => Self::Bytes(Vec::from_sql(ty, raw)?),
+            Type::TIMESTAMPTZ => {
                 let micros = i64::from_sql(&Type::INT8, raw)?.saturating_add(EPOCH_MICROS);
                 let date = jiff::Timestamp::from_microsecond(micros).map_err(|_| Misfit)?;
                 Self::Text(format!("{date:.3}"))
