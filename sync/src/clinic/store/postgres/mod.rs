@@ -35,12 +35,13 @@ const CONNECTIONS: usize = 8;
 pub(super) const CONNECT: Duration = Duration::from_secs(5);
 /// How long the other machine may be silent before the connection is given up.
 pub(super) const SILENT: Duration = Duration::from_secs(20);
-/// Everything that one question or transaction may take; well under systemd's watchdog.
-const DEADLINE: Duration = Duration::from_secs(20);
+/// Everything that one question or transaction may take. The loop asks at most five in a turn, and systemd's watchdog
+/// wants to hear of it every minute.
+const DEADLINE: Duration = Duration::from_secs(10);
 /// What every connection begins with. The server gives up before we do, so that nothing is left running there. What was
 /// committed must be on its disk, even where somebody has told it to be hasty.
 const BEGIN_WITH: &str = "
-    set statement_timeout = '10s'; set lock_timeout = '5s'; set idle_in_transaction_session_timeout = '30s';
+    set statement_timeout = '8s'; set lock_timeout = '5s'; set idle_in_transaction_session_timeout = '15s';
     set client_min_messages = 'warning';
     select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'";
 /// So that others who lock in the same database do not meet us.
