@@ -105,10 +105,11 @@ struct DatabaseOptions {
     /// The database: a file in the clinic's folder, or postgres://USER@HOST/DATABASE [default: clinic.db].
     #[arg(long, value_name = "FILE|URL")]
     database: Option<String>,
-    /// A file that holds the URL of the database, with its password; read at every start.
+    /// A file that holds the URL of the database, with its password; in the clinic's folder unless absolute.
     #[arg(long, value_name = "FILE", conflicts_with = "database")]
     database_file: Option<PathBuf>,
-    /// Certificates (PEM) by which the database server is known, if not by those that this machine trusts.
+    /// Certificates (PEM, in the clinic's folder unless absolute) by which the database server is known, if not by those
+    /// that this machine trusts.
     #[arg(long, value_name = "FILE")]
     database_ca: Option<PathBuf>,
 }
