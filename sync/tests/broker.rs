@@ -93,7 +93,9 @@ impl World {
         let (clinic, link) = (env!("CARGO_BIN_EXE_roomscribe-clinic"), folder.path().join("link.toml"));
         let (broker, listen) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{}", free_port()));
         answer(
-            command(clinic).args(["init", "--plain", "--clinic", "north", "--broker", &broker, "--listen", &listen]),
+            command(clinic)
+                .args(["init", "--plain", "--clinic", "north", "--server", "server-1", "--broker", &broker])
+                .args(["--listen", &listen]),
         );
         let invitation = answer(command(clinic).args(["invite", "room-1"])) + "ack_timeout = 2.0\n";
         std::fs::write(&link, invitation).unwrap();

@@ -70,7 +70,10 @@ impl World {
         let (broker, at, listen) =
             (format!("localhost:{port}"), format!("127.0.0.1:{https}"), format!("127.0.0.1:{}", free_port()));
         let files = folder.path().join("mosquitto");
-        let init = ["init", "--clinic", "north", "--broker", &broker, "--listen", &listen, "--https", &at, "--name"];
+        let init = [
+            "init", "--clinic", "north", "--server", "server-1", "--broker", &broker, "--listen", &listen, "--https",
+            &at, "--name",
+        ];
         let clinic = |arguments: &[&str]| {
             let done = Self::command_in(folder.path(), "clinic").args(arguments).output().unwrap();
             assert!(done.status.success(), "{}", said(&done));

@@ -90,7 +90,7 @@ END
 
 make_clinic() {
     read -r broker_port dashboards_port http_port https_port <<<"$(free_ports)"
-    roomscribe-clinic init --root "$R" --clinic "$clinic_id" --broker "localhost:$broker_port" \
+    roomscribe-clinic init --root "$R" --clinic "$clinic_id" --server server-1 --broker "localhost:$broker_port" \
         --listen "127.0.0.1:$http_port" --https "127.0.0.1:$https_port" --name localhost >&2
     roomscribe-clinic broker-files --root "$R" --to "$R/mosquitto" --installed "$R/mosquitto" >>"$R/log/clinic.log"
 }

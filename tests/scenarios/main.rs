@@ -5,6 +5,9 @@
 mod audit;
 mod bad_input;
 mod clinic_keys;
+mod clinic_servers;
+mod clinic_store;
+mod clinic_store_faults;
 mod commands;
 mod consent;
 mod dead_letters;

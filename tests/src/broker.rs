@@ -79,16 +79,22 @@ impl Broker {
     }
 
     /// What is retained on a topic, as a fresh subscriber sees it; `None` if nothing comes within two seconds.
+    #[must_use]
+    pub fn retained(&self, topic: &str) -> Option<Value> {
+        serde_json::from_str(&self.retained_text(topic)).ok()
+    }
+
+    /// The same as it stands; empty if nothing comes.
     ///
     /// # Panics
     /// If `mosquitto_sub` is missing.
     #[must_use]
-    pub fn retained(&self, topic: &str) -> Option<Value> {
+    pub fn retained_text(&self, topic: &str) -> String {
         let output = mosquitto("mosquitto_sub")
             .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-C", "1", "-W", "2", "-t", topic])
             .output()
             .expect("mosquitto_sub is installed: run ./dev setup");
-        serde_json::from_slice(&output.stdout).ok()
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
     /// Publishes as a box would, retained.

@@ -18,6 +18,7 @@ use shared::paths::Root;
 use shared::store::KeyStore;
 
 pub mod broker;
+pub mod clinic;
 pub mod disk;
 pub mod engine;
 pub mod faults;

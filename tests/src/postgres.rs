@@ -3,6 +3,29 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::process::{Pid, Signal, kill_process};
+
+/// As it stands in the guide under "Example Monitoring Query".
+pub const FAILED: &str = "\
+-- Sessions failed in last hour
+SELECT
+    COUNT(*) as failed_count,
+    error_message
+FROM therapy_sessions
+WHERE status = 'failed'
+  AND updated_at > NOW() - INTERVAL '1 hour'
+GROUP BY error_message
+ORDER BY failed_count DESC;
+";
+/// As it stands in the guide under "High Retry Exhaustion Rate".
+pub const EXHAUSTED: &str = "\
+SELECT error_message, COUNT(*)
+FROM therapy_sessions
+WHERE error_message LIKE '%Retry exhausted%'
+  AND created_at > NOW() - INTERVAL '1 hour'
+GROUP BY error_message;
+";
+
 /// A database server that is ended with its test.
 pub struct Postgres {
     programs: PathBuf,
@@ -54,14 +77,58 @@ impl Postgres {
             "-E",
             "UTF8",
         ]));
-        let options = format!("-c listen_addresses='' -c fsync=off -k {}", server.folder.display());
-        let mut start = server.command("pg_ctl");
+        assert!(server.launch(), "PostgreSQL does not start: {}", std::fs::read_to_string(log).unwrap_or_default());
+        server
+    }
+
+    fn launch(&self) -> bool {
+        let (data, log) = (self.folder.join("data"), self.folder.join("log"));
+        let options = format!("-c listen_addresses='' -c fsync=off -k {}", self.folder.display());
+        let mut start = self.command("pg_ctl");
         // A server that held this test's pipes would never let its output end.
         let start = start.arg("start").arg("-D").arg(&data).arg("-l").arg(&log).args(["-w", "-o", &options]);
         let started = start.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).status();
-        let log = || std::fs::read_to_string(&log).unwrap_or_default();
-        assert!(started.is_ok_and(|status| status.success()), "PostgreSQL does not start: {}", log());
-        server
+        started.is_ok_and(|status| status.success())
+    }
+
+    /// What to call it by; nobody asks for a password.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("postgres:///postgres?host={}&user=postgres", self.folder.display())
+    }
+
+    /// The server's first process and those that it has made.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Pid> {
+        let file = std::fs::read_to_string(self.folder.join("data/postmaster.pid")).expect("it runs");
+        let first: i32 = file.lines().next().and_then(|line| line.parse().ok()).expect("a process id");
+        let first = Pid::from_raw(first).expect("a process id");
+        let made = crate::children_of(first.as_raw_nonzero().get().unsigned_abs()).into_iter().map(|(pid, _)| pid);
+        std::iter::once(first).chain(made).collect()
+    }
+
+    /// Sends every process of it a signal.
+    pub fn signal(&self, signal: Signal) {
+        for process in self.processes() {
+            kill_process(process, signal).ok();
+        }
+    }
+
+    /// Kills it without warning, all of it.
+    pub fn kill(&self) {
+        let processes = self.processes();
+        self.signal(Signal::KILL);
+        crate::wait_for("PostgreSQL to be dead", || {
+            processes.iter().all(|pid| crate::stat(*pid).is_none_or(|stat| stat.state == 'Z')).then_some(())
+        });
+    }
+
+    /// Starts it again after [`Postgres::kill`].
+    pub fn restart(&self) {
+        crate::wait_for("PostgreSQL to be back", || self.launch().then_some(()));
     }
 
     fn command(&self, program: &str) -> Command {

@@ -13,6 +13,7 @@ use shared::clock::{Clock as _, SystemClock, WallTime};
 use shared::command::CommandName;
 use shared::log::{self, Style};
 use shared::paths::Root;
+use shared::seal::ClinicKeys;
 use sync::clinic::Clinic;
 use sync::clinic::broker_files::{self, BrokerFiles};
 use sync::clinic::invitation::{self, InviteError};
@@ -20,7 +21,8 @@ use sync::clinic::orders::{self, OrderError, Wanted};
 use sync::clinic::settings::{self, ClinicSettings};
 use sync::clinic::setup::{self, SetupError};
 use sync::clinic::show::{self, ShowError};
-use sync::clinic::store::{ClinicStore, ClinicStoreError, CommandRow, UNANSWERED};
+use sync::clinic::store::postgres::Address;
+use sync::clinic::store::{ClinicStore, ClinicStoreError, CommandRow, Place, UNANSWERED};
 use sync::exit::{self, Failure};
 use sync::room::redeem;
 
@@ -44,9 +46,9 @@ enum Command {
         /// The clinic's id: 1 to 32 of a-z, 0-9 and -.
         #[arg(long, value_name = "ID")]
         clinic: String,
-        /// This server's id among those of the clinic.
-        #[arg(long, value_name = "ID", default_value = "server-1")]
-        server: String,
+        /// This server's id among those of the clinic [default: this machine's name].
+        #[arg(long, value_name = "ID")]
+        server: Option<String>,
         /// The MQTT broker, as boxes and servers reach it; its port is 8883 unless given.
         #[arg(long, value_name = "HOST[:PORT]", default_value = "127.0.0.1")]
         broker: String,
@@ -62,6 +64,8 @@ enum Command {
         /// Without TLS and certificates, on a network of its own; the broker's port is 1883 unless given.
         #[arg(long)]
         plain: bool,
+        #[command(flatten)]
+        database: DatabaseOptions,
     },
     /// Write what Mosquitto needs: its certificate, its rules, its configuration.
     #[command(after_help = "Example:\n  roomscribe-clinic broker-files --name broker.north.example --to mosquitto\n  \
@@ -175,6 +179,20 @@ enum Command {
     },
 }
 
+#[derive(clap::Args)]
+struct DatabaseOptions {
+    /// The database: a file in the clinic's folder, or postgres://USER@HOST/DATABASE [default: clinic.db].
+    #[arg(long, value_name = "FILE|URL")]
+    database: Option<String>,
+    /// A file that holds the URL of the database, with its password; in the clinic's folder unless absolute.
+    #[arg(long, value_name = "FILE", conflicts_with = "database")]
+    database_file: Option<PathBuf>,
+    /// Certificates (PEM, in the clinic's folder unless absolute) by which the database server is known, if not by those
+    /// that this machine trusts.
+    #[arg(long, value_name = "FILE")]
+    database_ca: Option<PathBuf>,
+}
+
 #[derive(Subcommand)]
 enum KeysAction {
     /// The names of the keys, as parcels bear them: that of now first.
@@ -191,11 +209,9 @@ async fn main() -> ExitCode {
     shared::paths::keep_from_others();
     log::start(style, std::env::var_os("JOURNAL_STREAM").is_some());
     let result = match cli.command {
-        Command::Init { clinic, server, broker, listen, https, name, plain } => {
-            let made = broker_at(&broker, !plain).and_then(|at| {
-                let made = ClinicSettings::new(&clinic, &server, at, listen);
-                made.map_err(|why| Failure::Usage(why.to_string()))
-            });
+        Command::Init { clinic, server, broker, listen, https, name, plain, database } => {
+            let server = server.unwrap_or_else(settings::server_of_this_machine);
+            let made = new_settings(&clinic, &server, (&broker, !plain), listen, database);
             made.and_then(|made| init(&root, &ClinicSettings { tls: !plain, https, names: name, ..made }))
         }
         Command::BrokerFiles { to, name, server, installed } => broker_files(&root, &to, name, server, &installed),
@@ -227,6 +243,27 @@ fn broker_at(text: &str, tls: bool) -> Result<(String, u16), Failure> {
 
 fn now() -> WallTime {
     SystemClock::new().now().wall
+}
+
+fn new_settings(
+    clinic: &str,
+    server: &str,
+    (at, tls): (&str, bool),
+    listen: SocketAddr,
+    options: DatabaseOptions,
+) -> Result<ClinicSettings, Failure> {
+    let made = ClinicSettings::new(clinic, server, broker_at(at, tls)?, listen);
+    let mut settings = made.map_err(|why| Failure::Usage(why.to_string()))?;
+    let DatabaseOptions { database, database_file, database_ca } = options;
+    if let Some(text) = database {
+        if Address::parse(&text, None).is_some_and(|address| address.has_password()) {
+            let instead = "put the URL into a file and name it with --database-file";
+            return Err(Failure::Usage(format!("everybody can read a command line, so no password in it: {instead}")));
+        }
+        settings.database = text.as_str().into();
+    }
+    (settings.database_file, settings.database_ca) = (database_file, database_ca);
+    Ok(settings)
 }
 
 fn init(root: &Root, settings: &ClinicSettings) -> Result<(), Failure> {
@@ -403,11 +440,23 @@ fn load(root: &Root) -> Result<ClinicSettings, Failure> {
     ClinicSettings::load(root).map_err(|why| Failure::configuration("the settings cannot be used", &why))
 }
 
-fn open(root: &Root) -> Result<Clinic, Failure> {
+/// Where the database is, and everything else that a clinic is made of.
+fn parts(root: &Root) -> Result<(ClinicSettings, ClinicKeys, Place), Failure> {
     let settings = load(root)?;
     let keys = setup::keys(root).map_err(failed)?;
-    let path = settings.database(root);
-    let store = ClinicStore::open(&path).map_err(|why| Failure::other(&path.display().to_string(), &why))?;
+    let variable = std::env::var(settings::DATABASE_VARIABLE).ok();
+    let place = settings.place(root, variable.as_deref());
+    let place = place.map_err(|why| Failure::configuration("the settings cannot be used", &why))?;
+    Ok((settings, keys, place))
+}
+
+fn not_opened(place: &Place, why: &ClinicStoreError) -> Failure {
+    Failure::other(&place.to_string(), why)
+}
+
+fn open(root: &Root) -> Result<Clinic, Failure> {
+    let (settings, keys, place) = parts(root)?;
+    let store = ClinicStore::at(&place).map_err(|why| not_opened(&place, &why))?;
     Ok(Clinic::new(settings, keys, store, Arc::new(SystemClock::new())))
 }
 
@@ -437,6 +486,29 @@ fn show(root: &Root, session: &str, as_json: bool) -> Result<(), Failure> {
     print(&if as_json { json(&record)? } else { show::transcript(&record) })
 }
 
+/// As [`open`], but a database server that is not there yet is waited for: it may have been started together with us. Not
+/// for ever, because systemd takes that for a start that hangs.
+#[cfg(feature = "mqtt")]
+async fn open_patiently(root: &Root) -> Result<Clinic, Failure> {
+    use std::time::Duration;
+    use tokio::time::{Instant, sleep};
+
+    const PATIENCE: Duration = Duration::from_secs(45);
+    const AGAIN: Duration = Duration::from_secs(2);
+    let (settings, keys, place) = parts(root)?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match ClinicStore::at(&place) {
+            Ok(store) => return Ok(Clinic::new(settings, keys, store, Arc::new(SystemClock::new()))),
+            Err(why) if why.is_passing() && Instant::now() < until => {
+                tracing::warn!(error = %shared::error::report(&why), "The database is waited for.");
+                sleep(AGAIN).await;
+            }
+            Err(why) => return Err(not_opened(&place, &why)),
+        }
+    }
+}
+
 #[cfg(feature = "mqtt")]
 async fn run(root: &Root) -> Result<(), Failure> {
     use sync::backoff::Keeper;
@@ -446,7 +518,7 @@ async fn run(root: &Root) -> Result<(), Failure> {
     use sync::stop::Stop;
     use sync::tls::{Credentials, ServerCredentials};
 
-    let clinic = open(root)?;
+    let clinic = open_patiently(root).await?;
     let authority = if clinic.settings.tls {
         Some(Arc::new(setup::authority(root, &clinic.settings).map_err(failed)?))
     } else {
@@ -471,7 +543,7 @@ async fn run(root: &Root) -> Result<(), Failure> {
         (Some(at), Some(authority)) => Some((authority, listen_on(at)?)),
         (Some(_) | None, _) => None,
     };
-    let broker = MqttBroker::new(serve::identity(&clinic.settings, credentials));
+    let broker = MqttBroker::new(serve::identity(&clinic, credentials));
     let link = serve::run(broker, clinic.clone(), keeper);
     let enrolments = async {
         match secured {

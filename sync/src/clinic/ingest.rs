@@ -87,6 +87,12 @@ fn reason(why: &SealError) -> &'static str {
     }
 }
 
+/// Whether it is a date as boxes write them, RFC 3339. What is none cannot be kept as one.
+#[must_use]
+pub fn is_date(text: &str) -> bool {
+    text.parse::<jiff::Timestamp>().is_ok()
+}
+
 /// Takes a parcel, or says why not. The acknowledgement is signed by each key that a box may have been told, that of now
 /// first.
 ///
@@ -147,7 +153,8 @@ fn decide(clinic: &Clinic, label: &Label, parcel: &[u8], sha256: &str) -> Result
     }
     let address = Address { clinic: &clinic.settings.clinic, box_id, session, revision: *revision };
     let record = match clinic.keys.open(parcel, &address) {
-        Ok(record) => record,
+        Ok(record) if is_date(&record.started_at) && is_date(&record.ended_at) => record,
+        Ok(_) => return Ok(Answer::refused("invalid", now)),
         Err(why) => return Ok(Answer::refused(reason(&why), now)),
     };
     // Another server may have been faster.
@@ -224,13 +231,14 @@ mod tests {
             (stranger.parcel(&record), "unreadable"),
             (world.parcel(&fixture::record(SESSION, 2)), "unreadable"),
             (world.parcel_addressed(&other, SESSION, 1), "invalid"),
+            (world.parcel(&fixture::Record { ended_at: "later".into(), ..record.clone() }), "invalid"),
         ];
         for (parcel, reason) in cases {
             let ack = took(&world.clinic, &label(1), &parcel);
             assert_eq!(outcome(&ack), (AckResult::Refused, Some(reason)));
         }
         assert!(world.clinic.store.sessions(9).unwrap().is_empty());
-        assert_eq!(world.clinic.counters.get(AckResult::Refused), 4);
+        assert_eq!(world.clinic.counters.get(AckResult::Refused), 5);
     }
 
     fn withdrawal(session: &str) -> Vec<u8> {

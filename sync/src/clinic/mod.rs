@@ -10,6 +10,7 @@ pub mod enrolment;
 pub mod http;
 pub mod ingest;
 pub mod invitation;
+pub mod lease;
 pub mod metrics;
 pub mod orders;
 pub mod page;
@@ -29,7 +30,7 @@ use shared::wire::Topics;
 use crate::pki::Authority;
 use ingest::Counters;
 use settings::ClinicSettings;
-use store::ClinicStore;
+use store::{ClinicStore, ClinicStoreError};
 
 /// What the parts of a running clinic server share.
 pub struct Clinic {
@@ -61,6 +62,21 @@ impl Clinic {
     #[must_use]
     pub fn certifying(self, authority: Option<Arc<Authority>>) -> Self {
         Self { authority, ..self }
+    }
+
+    /// Works with the store without holding up the loop that asks for it: a database on a server may take seconds.
+    ///
+    /// # Errors
+    /// Of the work.
+    pub async fn aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, ClinicStoreError> + Send + 'static,
+    ) -> Result<T, ClinicStoreError> {
+        if self.store.is_local() {
+            return work(self);
+        }
+        let clinic = self.clone();
+        tokio::task::spawn_blocking(move || work(&clinic)).await.unwrap_or(Err(ClinicStoreError::CutShort))
     }
 
     /// The topics of this clinic.

@@ -95,7 +95,8 @@ pub fn init(root: &Root, settings: &ClinicSettings, now: WallTime) -> Result<Pat
         write_new(&authority_key, made.key.as_bytes(), 0o600)?;
         write_new(&authority, made.certificate.as_bytes(), 0o644)?;
     }
-    write_new(&path, text.as_bytes(), 0o644)?;
+    // Somebody may put the database's password into it.
+    write_new(&path, text.as_bytes(), 0o600)?;
     Ok(path)
 }
 

@@ -311,13 +311,12 @@ impl Server {
         let settings =
             ClinicSettings::new(CLINIC, "server-1", ("sim".into(), 1), default_listen()).map_err(|w| text(&w))?;
         let store = ClinicStore::open_on(&self.database(), Some(&self.disk.borrow())).map_err(|w| text(&w))?;
-        let identity = serve::identity(&settings, None);
         let clinic = Arc::new(Clinic::new(settings, self.keys()?, store, self.clock.clone()));
         let (stopper, stop) = Stop::new();
         let dice = Box::new(SeededDice::from_seed(7));
         let keeper = Keeper { dice, stop, heart: Heart::unwatched(), gate: None };
         let disk = self.disk.borrow().clone();
-        let door = self.hub.door(identity, Rc::new(move || !disk.is_dead()));
+        let door = self.hub.door(serve::identity(&clinic, None), Rc::new(move || !disk.is_dead()));
         self.stopper = Some(stopper);
         self.program.run(serve::run(door, clinic, keeper));
         Ok(())

@@ -198,3 +198,24 @@ async fn alerts_that_change_all_the_time_are_published_at_most_once_a_second() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_several_servers_only_the_holder_of_the_lease_publishes_and_another_takes_over_when_it_dies() {
+    let world = World::new();
+    let store = &world.clinic.store;
+    assert!(store.take_lease("server-2", None).unwrap());
+    let (broker, [mut far]) = ScriptedBroker::new(None);
+    play(&world, broker, async {
+        says(&far, vec![fixture::firing(AlertName::BreakerOpen)]);
+        far.send(&parcel_topic(1), &world.parcel(&fixture::record(SESSION, 1)), 7);
+        on(&mut far, "room-1/ack").await;
+        assert!(alerts_published(&mut far, 14).await.is_empty(), "parcels are everybody's, the board is not");
+        // It is renewed once more; then its holder is dead.
+        assert!(store.take_lease("server-2", store.lease().unwrap().as_ref()).unwrap());
+        assert!(alerts_published(&mut far, 15).await.is_empty());
+        assert_eq!(alerts_published(&mut far, 10).await.len(), 1);
+        assert_eq!(store.lease().unwrap().unwrap().holder, "server-1");
+    })
+    .await;
+    assert_eq!(store.lease().unwrap().unwrap().holder, "", "who stops gives it back");
+}

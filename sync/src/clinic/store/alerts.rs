@@ -1,6 +1,5 @@
 //! Since when alerts hold: what a server that restarts could not know by itself.
 
-use rusqlite::params;
 use shared::alert::AlertName;
 use shared::clock::WallTime;
 
@@ -13,12 +12,9 @@ impl ClinicStore {
     /// # Errors
     /// [`ClinicStoreError`].
     pub fn alerts(&self) -> Result<Since, ClinicStoreError> {
-        let connection = self.lock();
-        let mut statement = connection.prepare_cached("select alert, box, since from alerts")?;
-        let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)))?;
         let mut since = Since::new();
-        for row in rows {
-            let (name, box_id, at): (_, String, String) = row?;
+        for mut row in self.ask("select alert, box, since from alerts", &[])? {
+            let (name, box_id, at) = (row.text()?, row.text()?, row.text()?);
             if let Some(alert) = AlertName::ALL.into_iter().find(|alert| alert.name() == name) {
                 since.insert(Key { alert, box_id }, at);
             }
@@ -31,17 +27,19 @@ impl ClinicStore {
     /// # Errors
     /// [`ClinicStoreError`].
     pub fn keep_alerts(&self, moves: &Moves, now: WallTime) -> Result<(), ClinicStoreError> {
-        let mut connection = self.lock();
-        let transaction = connection.transaction()?;
-        for Key { alert, box_id } in &moves.begun {
-            transaction.execute(
-                "insert into alerts (alert, box, since) values (?1, ?2, ?3) on conflict (alert, box) do nothing",
-                params![alert.name(), box_id, now.to_string()],
-            )?;
-        }
-        for Key { alert, box_id } in &moves.ended {
-            transaction.execute("delete from alerts where alert = ?1 and box = ?2", params![alert.name(), box_id])?;
-        }
-        Ok(transaction.commit()?)
+        let now = now.to_string();
+        self.alone("alerts", |transaction| {
+            for Key { alert, box_id } in &moves.begun {
+                transaction.run(
+                    "insert into alerts (alert, box, since) values (?1, ?2, ?3) on conflict (alert, box) do nothing",
+                    &[alert.name().into(), box_id.as_str().into(), now.as_str().into()],
+                )?;
+            }
+            for Key { alert, box_id } in &moves.ended {
+                let key = [alert.name().into(), box_id.as_str().into()];
+                transaction.run("delete from alerts where alert = ?1 and box = ?2", &key)?;
+            }
+            Ok(())
+        })
     }
 }

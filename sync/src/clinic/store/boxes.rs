@@ -1,6 +1,5 @@
 //! What the boxes said of themselves.
 
-use rusqlite::params;
 use serde::Serialize;
 use shared::clock::WallTime;
 use shared::wire::{BoxHealth, Event};
@@ -41,12 +40,12 @@ impl ClinicStore {
     /// # Errors
     /// [`ClinicStoreError`].
     pub fn keep_status(&self, box_id: &str, status: &str, now: WallTime) -> Result<(), ClinicStoreError> {
-        self.lock().execute(
+        self.run(
             "insert into boxes (box, status, seen_at) values (?1, ?2, ?3)
-             on conflict (box) do update set status = ?2, seen_at = coalesce(?3, seen_at)",
-            params![box_id, status, (status == ONLINE).then_some(now.0)],
-        )?;
-        Ok(())
+             on conflict (box) do update set status = ?2, seen_at = coalesce(?3, boxes.seen_at)",
+            &[box_id.into(), status.into(), (status == ONLINE).then_some(now.0).into()],
+        )
+        .map(drop)
     }
 
     /// A box said how it is. `seen` is when, or `None` if the broker had only kept it for us.
@@ -54,12 +53,13 @@ impl ClinicStore {
     /// # Errors
     /// [`ClinicStoreError`].
     pub fn keep_box_health(&self, health: &BoxHealth, seen: Option<WallTime>) -> Result<(), ClinicStoreError> {
-        self.lock().execute(
+        let text = serde_json::to_string(health)?;
+        self.run(
             "insert into boxes (box, health, seen_at) values (?1, ?2, ?3)
-             on conflict (box) do update set health = ?2, seen_at = coalesce(?3, seen_at)",
-            params![health.box_id, serde_json::to_string(health)?, seen.map(|at| at.0)],
-        )?;
-        Ok(())
+             on conflict (box) do update set health = ?2, seen_at = coalesce(?3, boxes.seen_at)",
+            &[health.box_id.as_str().into(), text.as_str().into(), seen.map(|at| at.0).into()],
+        )
+        .map(drop)
     }
 
     /// Every box that was ever heard, by id. A health that this version cannot read counts as none.
@@ -67,17 +67,17 @@ impl ClinicStore {
     /// # Errors
     /// [`ClinicStoreError`].
     pub fn boxes(&self) -> Result<Vec<BoxRow>, ClinicStoreError> {
-        let connection = self.lock();
-        let mut statement = connection.prepare_cached("select box, status, health, seen_at from boxes order by box")?;
-        let rows = statement.query_map([], |row| {
-            Ok(BoxRow {
-                box_id: row.get(0)?,
-                said_online: row.get::<_, String>(1)? == ONLINE,
-                health: row.get::<_, Option<String>>(2)?.and_then(|text| serde_json::from_str(&text).ok()),
-                seen_at: row.get::<_, Option<i64>>(3)?.map(WallTime),
+        let rows = self.ask("select box, status, health, seen_at from boxes order by box", &[])?;
+        rows.into_iter()
+            .map(|mut row| {
+                Ok(BoxRow {
+                    box_id: row.text()?,
+                    said_online: row.text()? == ONLINE,
+                    health: row.maybe_text()?.and_then(|text| serde_json::from_str(&text).ok()),
+                    seen_at: row.maybe_int()?.map(WallTime),
+                })
             })
-        })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+            .collect()
     }
 
     /// Keeps an event once, however often it comes, and the newest of each box.
@@ -85,17 +85,19 @@ impl ClinicStore {
     /// # Errors
     /// [`ClinicStoreError`].
     pub fn keep_event(&self, box_id: &str, event: &Event) -> Result<(), ClinicStoreError> {
-        let connection = self.lock();
-        connection.execute(
-            "insert or ignore into events (box, id, at, event) values (?1, ?2, ?3, ?4)",
-            params![box_id, event.id, event.at, serde_json::to_string(event)?],
-        )?;
-        connection.execute(
-            "delete from events where box = ?1 and (select count(*) from events where box = ?1) > ?2
-             and at < (select at from events where box = ?1 order by at desc limit 1 offset ?2 - 1)",
-            params![box_id, EVENTS_KEPT],
-        )?;
-        Ok(())
+        let text = serde_json::to_string(event)?;
+        self.alone(box_id, |transaction| {
+            transaction.run(
+                "insert into events (box, id, at, event) values (?1, ?2, ?3, ?4) on conflict (box, id, at) do nothing",
+                &[box_id.into(), event.id.into(), event.at.as_str().into(), text.as_str().into()],
+            )?;
+            transaction.run(
+                "delete from events where box = ?1
+                   and at < (select at from events where box = ?1 order by at desc limit 1 offset ?2)",
+                &[box_id.into(), (EVENTS_KEPT - 1).into()],
+            )?;
+            Ok(())
+        })
     }
 
     /// The newest events first, at most `limit`.
@@ -103,14 +105,9 @@ impl ClinicStore {
     /// # Errors
     /// [`ClinicStoreError`].
     pub fn events(&self, limit: u32) -> Result<Vec<KeptEvent>, ClinicStoreError> {
-        let connection = self.lock();
-        let mut statement =
-            connection.prepare_cached("select box, event from events order by at desc, id desc limit ?1")?;
-        let rows = statement.query_map([limit], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
-        rows.map(|row| {
-            let (box_id, event) = row?;
-            Ok(KeptEvent { box_id, event: serde_json::from_str(&event)? })
-        })
-        .collect()
+        let rows = self.ask("select box, event from events order by at desc, id desc limit ?1", &[limit.into()])?;
+        rows.into_iter()
+            .map(|mut row| Ok(KeptEvent { box_id: row.text()?, event: serde_json::from_str(&row.text()?)? }))
+            .collect()
     }
 }

@@ -1,10 +1,10 @@
 //! What the clinic asked of its boxes, and how they answered: the clinic's log of it, so no row goes.
 
-use rusqlite::{OptionalExtension as _, Row, params};
 use serde::Serialize;
 use shared::clock::WallTime;
 use shared::command::{Answer, Order};
 
+use super::sql::Row;
 use super::{ClinicStore, ClinicStoreError};
 
 /// The outcome of an order that no box answered in its time.
@@ -36,20 +36,20 @@ pub struct CommandRow {
     pub answered_at: Option<String>,
 }
 
-const COLUMNS: &str = "id, box, name, subject, by, issued_at, published_at, outcome, message, answered_at";
+const COLUMNS: &str = "id, box, name, subject, asked_by, issued_at, published_at, outcome, message, answered_at";
 
-fn row(row: &Row<'_>) -> rusqlite::Result<CommandRow> {
+fn read(mut row: Row) -> Result<CommandRow, ClinicStoreError> {
     Ok(CommandRow {
-        id: row.get(0)?,
-        box_id: row.get(1)?,
-        name: row.get(2)?,
-        subject: row.get(3)?,
-        by: row.get(4)?,
-        issued_at: row.get(5)?,
-        published_at: row.get(6)?,
-        outcome: row.get(7)?,
-        message: row.get(8)?,
-        answered_at: row.get(9)?,
+        id: row.text()?,
+        box_id: row.text()?,
+        name: row.text()?,
+        subject: row.maybe_text()?,
+        by: row.text()?,
+        issued_at: row.text()?,
+        published_at: row.maybe_text()?,
+        outcome: row.maybe_text()?,
+        message: row.maybe_text()?,
+        answered_at: row.maybe_text()?,
     })
 }
 
@@ -59,23 +59,21 @@ impl ClinicStore {
     /// # Errors
     /// [`ClinicStoreError`].
     pub fn order(&self, order: &Order, expires: WallTime) -> Result<(), ClinicStoreError> {
-        let subject = order.session.clone().or_else(|| order.service.map(|service| service.name().to_owned()));
-        let text = serde_json::to_string(order)?;
-        self.lock().execute(
-            "insert into commands (id, box, name, subject, by, issued_at, expires_at, order_json)
-             values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            params![
-                order.id,
-                order.box_id,
-                order.name.name(),
-                subject,
-                order.by,
-                order.issued_at,
-                expires.to_string(),
-                text
-            ],
-        )?;
-        Ok(())
+        let subject = order.session.as_deref().or(order.service.map(|service| service.name()));
+        let (text, expires) = (serde_json::to_string(order)?, expires.to_string());
+        let values = [
+            order.id.as_str().into(),
+            order.box_id.as_str().into(),
+            order.name.name().into(),
+            subject.into(),
+            order.by.as_str().into(),
+            order.issued_at.as_str().into(),
+            expires.as_str().into(),
+            text.as_str().into(),
+        ];
+        let sql = "insert into commands (id, box, name, subject, asked_by, issued_at, expires_at, order_json)
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        self.run(sql, &values).map(drop)
     }
 
     /// Orders that nobody has published, the oldest first. Those whose time is over are closed.
@@ -83,18 +81,15 @@ impl ClinicStore {
     /// # Errors
     /// [`ClinicStoreError`].
     pub fn unpublished_orders(&self, now: WallTime) -> Result<Vec<Order>, ClinicStoreError> {
-        let connection = self.lock();
         // Looked for first: nearly always there is nothing, and nothing needs no write.
-        let open = "select exists (select 1 from commands where outcome is null)";
-        if !connection.query_row(open, [], |row| row.get::<_, bool>(0))? {
+        if self.ask("select id from commands where outcome is null limit 1", &[])?.is_empty() {
             return Ok(Vec::new());
         }
-        let close = "update commands set outcome = ?2 where outcome is null and expires_at < ?1";
-        connection.execute(close, params![now.to_string(), UNANSWERED])?;
+        let (now, close) =
+            (now.to_string(), "update commands set outcome = ?2 where outcome is null and expires_at < ?1");
+        self.run(close, &[now.as_str().into(), UNANSWERED.into()])?;
         let sql = "select order_json from commands where outcome is null and published_at is null order by issued_at";
-        let mut statement = connection.prepare_cached(sql)?;
-        let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
-        rows.map(|text| Ok(serde_json::from_str(&text?)?)).collect()
+        self.ask(sql, &[])?.into_iter().map(|mut row| Ok(serde_json::from_str(&row.text()?)?)).collect()
     }
 
     /// An order was handed to the broker.
@@ -103,8 +98,7 @@ impl ClinicStore {
     /// [`ClinicStoreError`].
     pub fn order_published(&self, id: &str, now: WallTime) -> Result<(), ClinicStoreError> {
         let sql = "update commands set published_at = ?2 where id = ?1 and published_at is null";
-        self.lock().execute(sql, params![id, now.to_string()])?;
-        Ok(())
+        self.run(sql, &[id.into(), now.to_string().as_str().into()]).map(drop)
     }
 
     /// Keeps a box's answer, also one that comes after the order's time. False for an order that is not known, is another
@@ -115,9 +109,15 @@ impl ClinicStore {
     pub fn answered(&self, box_id: &str, answer: &Answer, now: WallTime) -> Result<bool, ClinicStoreError> {
         let sql = "update commands set outcome = ?3, message = ?4, answered_at = ?5
                    where id = ?1 and box = ?2 and answered_at is null";
-        let outcome = answer.outcome.name();
-        let count = self.lock().execute(sql, params![answer.id, box_id, outcome, answer.message, now.to_string()])?;
-        Ok(count > 0)
+        let now = now.to_string();
+        let values = [
+            answer.id.as_str().into(),
+            box_id.into(),
+            answer.outcome.name().into(),
+            answer.message.as_deref().into(),
+            now.as_str().into(),
+        ];
+        Ok(self.run(sql, &values)? > 0)
     }
 
     /// One order.
@@ -126,7 +126,7 @@ impl ClinicStore {
     /// [`ClinicStoreError`].
     pub fn command(&self, id: &str) -> Result<Option<CommandRow>, ClinicStoreError> {
         let sql = format!("select {COLUMNS} from commands where id = ?1");
-        Ok(self.lock().query_row(&sql, [id], row).optional()?)
+        self.ask(&sql, &[id.into()])?.into_iter().next().map(read).transpose()
     }
 
     /// The newest orders.
@@ -134,9 +134,7 @@ impl ClinicStore {
     /// # Errors
     /// [`ClinicStoreError`].
     pub fn commands(&self, limit: u32) -> Result<Vec<CommandRow>, ClinicStoreError> {
-        let connection = self.lock();
         let sql = format!("select {COLUMNS} from commands order by issued_at desc, id limit ?1");
-        let mut statement = connection.prepare_cached(&sql)?;
-        Ok(statement.query_map([limit], row)?.collect::<Result<_, _>>()?)
+        self.ask(&sql, &[limit.into()])?.into_iter().map(read).collect()
     }
 }

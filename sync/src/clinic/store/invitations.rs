@@ -1,6 +1,5 @@
-//! Invitations: of a one-time code only a hash is kept.
+//! Invitations: of a one-time code only a hash is kept, in hexadecimal.
 
-use rusqlite::{OptionalExtension as _, TransactionBehavior, params};
 use shared::clock::WallTime;
 
 use super::{ClinicStore, ClinicStoreError};
@@ -17,15 +16,16 @@ impl ClinicStore {
         expires: WallTime,
         now: WallTime,
     ) -> Result<(), ClinicStoreError> {
-        let mut connection = self.lock();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let earlier = "delete from invitations where expires_at <= ?2 or (box = ?1 and used_key is null)";
-        transaction.execute(earlier, params![box_id, now.to_string()])?;
-        transaction.execute(
-            "insert into invitations (code_hash, box, expires_at) values (?1, ?2, ?3)",
-            params![code_hash, box_id, expires.to_string()],
-        )?;
-        Ok(transaction.commit()?)
+        let (hash, expires, now) = (hex::encode(code_hash), expires.to_string(), now.to_string());
+        self.alone(box_id, |transaction| {
+            let earlier = "delete from invitations where expires_at <= ?2 or (box = ?1 and used_key is null)";
+            transaction.run(earlier, &[box_id.into(), now.as_str().into()])?;
+            transaction.run(
+                "insert into invitations (code_hash, box, expires_at) values (?1, ?2, ?3)",
+                &[hash.as_str().into(), box_id.into(), expires.as_str().into()],
+            )?;
+            Ok(())
+        })
     }
 
     /// Redeems a code for a box's public key (SHA-256): the box's id. None if there is no such invitation, if it has ended, or
@@ -39,17 +39,14 @@ impl ClinicStore {
         key: &[u8; 32],
         now: WallTime,
     ) -> Result<Option<String>, ClinicStoreError> {
-        let mut connection = self.lock();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let now = now.to_string();
-        transaction.execute(
+        let (hash, key, now) = (hex::encode(code_hash), hex::encode(key), now.to_string());
+        let values = [hash.as_str().into(), key.as_str().into(), now.as_str().into()];
+        self.run(
             "update invitations set used_key = ?2, used_at = ?3
              where code_hash = ?1 and used_key is null and expires_at > ?3",
-            params![code_hash, key, now],
+            &values,
         )?;
         let sql = "select box from invitations where code_hash = ?1 and used_key = ?2 and expires_at > ?3";
-        let found = transaction.query_row(sql, params![code_hash, key, now], |row| row.get(0)).optional()?;
-        transaction.commit()?;
-        Ok(found)
+        self.ask(sql, &values)?.into_iter().next().map(|mut row| row.text()).transpose()
     }
 }

@@ -1,7 +1,5 @@
-create table invitations (
-  code_hash blob primary key,
-  box text not null,
-  expires_at text not null,
-  used_key blob,
-  used_at text
+create table leases (
+  name text primary key,
+  holder text not null,
+  beat integer not null
 ) strict, without rowid;

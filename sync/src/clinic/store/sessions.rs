@@ -1,10 +1,10 @@
 //! Parcels as they were sealed, and the newest revision of each session as a row.
 
-use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
 use serde::Serialize;
 use shared::clock::WallTime;
 use shared::record::{Record, TimeQuality};
 
+use super::sql::{Row, Transaction, Value};
 use super::withdrawals::is_withdrawn;
 use super::{ClinicStore, ClinicStoreError};
 
@@ -89,31 +89,37 @@ pub struct SessionRow {
     pub time_quality: String,
 }
 
-fn session(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
+/// In the order of [`session`].
+const SESSIONS: &str = "select id, box, revision, created_at, updated_at, status, error_message, error_type,
+    diarization_status, started_at, ended_at, duration_s, speaker_count, segment_count, gap_count, time_quality
+  from therapy_sessions order by started_at desc, id limit ?1";
+
+fn session(mut row: Row) -> Result<SessionRow, ClinicStoreError> {
     Ok(SessionRow {
-        session_id: row.get("id")?,
-        box_id: row.get("box")?,
-        revision: row.get("revision")?,
-        created_at: row.get("created_at")?,
-        updated_at: row.get("updated_at")?,
-        status: row.get("status")?,
-        error_message: row.get("error_message")?,
-        error_type: row.get("error_type")?,
-        diarization_status: row.get("diarization_status")?,
-        started_at: row.get("started_at")?,
-        ended_at: row.get("ended_at")?,
-        duration_s: row.get("duration_s")?,
-        speakers: row.get("speaker_count")?,
-        segments: row.get("segment_count")?,
-        gaps: row.get("gap_count")?,
-        time_quality: row.get("time_quality")?,
+        session_id: row.text()?,
+        box_id: row.text()?,
+        revision: row.count()?,
+        created_at: row.text()?,
+        updated_at: row.text()?,
+        status: row.text()?,
+        error_message: row.maybe_text()?,
+        error_type: row.maybe_text()?,
+        diarization_status: row.text()?,
+        started_at: row.text()?,
+        ended_at: row.text()?,
+        duration_s: row.real()?,
+        speakers: row.count()?,
+        segments: row.count()?,
+        gaps: row.count()?,
+        time_quality: row.text()?,
     })
 }
 
-fn held(connection: &Connection, session: &str, revision: u32) -> Result<Option<Held>, ClinicStoreError> {
-    let sql = "select box, sha256, received_at from parcels where session_id = ?1 and revision = ?2";
-    let read = |row: &Row<'_>| Ok(Held { box_id: row.get(0)?, sha256: row.get(1)?, received_at: row.get(2)? });
-    Ok(connection.query_row(sql, params![session, revision], read).optional()?)
+const HELD: &str = "select box, sha256, received_at from parcels where session_id = ?1 and revision = ?2";
+
+fn held(rows: Vec<Row>) -> Result<Option<Held>, ClinicStoreError> {
+    let read = |mut row: Row| Ok(Held { box_id: row.text()?, sha256: row.text()?, received_at: row.text()? });
+    rows.into_iter().next().map(read).transpose()
 }
 
 fn quality(quality: TimeQuality) -> &'static str {
@@ -128,8 +134,8 @@ fn count<T>(items: &[T]) -> u32 {
 }
 
 /// The row changes only if this revision is not older than the one it shows.
-fn upsert(connection: &Connection, record: &Record, now: &str) -> Result<(), ClinicStoreError> {
-    connection.execute(
+fn upsert(transaction: &mut dyn Transaction, record: &Record, now: &str) -> Result<(), ClinicStoreError> {
+    transaction.run(
         "insert into therapy_sessions (id, box, revision, created_at, updated_at, status, error_message, error_type,
            diarization_status, started_at, ended_at, duration_s, speaker_count, segment_count, gap_count, time_quality)
          values (?1, ?2, ?3, ?4, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
@@ -137,22 +143,22 @@ fn upsert(connection: &Connection, record: &Record, now: &str) -> Result<(), Cli
            error_type = ?7, diarization_status = ?8, started_at = ?9, ended_at = ?10, duration_s = ?11,
            speaker_count = ?12, segment_count = ?13, gap_count = ?14, time_quality = ?15
          where excluded.revision > therapy_sessions.revision",
-        params![
-            record.session_id,
-            record.box_id,
-            record.revision,
-            now,
-            record.status.name(),
-            record.error_message,
-            record.error.as_ref().map(|e| &e.error_type),
-            record.diarization_status.name(),
-            record.started_at,
-            record.ended_at,
-            record.duration_s,
-            count(&record.speakers),
-            count(&record.segments),
-            count(&record.gaps),
-            quality(record.time_quality),
+        &[
+            record.session_id.as_str().into(),
+            record.box_id.as_str().into(),
+            record.revision.into(),
+            now.into(),
+            record.status.name().into(),
+            record.error_message.as_deref().into(),
+            record.error.as_ref().map(|e| e.error_type.as_str()).into(),
+            record.diarization_status.name().into(),
+            record.started_at.as_str().into(),
+            record.ended_at.as_str().into(),
+            Value::Real(record.duration_s),
+            count(&record.speakers).into(),
+            count(&record.segments).into(),
+            count(&record.gaps).into(),
+            quality(record.time_quality).into(),
         ],
     )?;
     Ok(())
@@ -164,7 +170,7 @@ impl ClinicStore {
     /// # Errors
     /// [`ClinicStoreError`].
     pub fn held(&self, session: &str, revision: u32) -> Result<Option<Held>, ClinicStoreError> {
-        held(&self.lock(), session, revision)
+        held(self.ask(HELD, &[session.into(), revision.into()])?)
     }
 
     /// Keeps a parcel and brings its session's row up to date, in one transaction. If another was kept first
@@ -173,24 +179,31 @@ impl ClinicStore {
     /// # Errors
     /// [`ClinicStoreError`].
     pub fn keep(&self, arrival: &Arrival<'_>, now: WallTime) -> Result<Kept, ClinicStoreError> {
-        let Arrival { record, parcel, sha256 } = arrival;
-        let mut connection = self.lock();
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        if is_withdrawn(&transaction, &record.session_id)? {
-            return Ok(Kept::Withdrawn);
-        }
-        if let Some(first) = held(&transaction, &record.session_id, record.revision)? {
-            return Ok(Kept::Before(first));
-        }
-        let now = now.to_string();
-        transaction.execute(
-            "insert into parcels (session_id, revision, box, sha256, received_at, parcel)
-             values (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![record.session_id, record.revision, record.box_id, sha256, now, parcel],
-        )?;
-        upsert(&transaction, record, &now)?;
-        transaction.commit()?;
-        Ok(Kept::New)
+        let (Arrival { record, parcel, sha256 }, now) = (arrival, now.to_string());
+        self.alone(&record.session_id, |transaction| {
+            if is_withdrawn(transaction, &record.session_id)? {
+                return Ok(Kept::Withdrawn);
+            }
+            let key = [record.session_id.as_str().into(), record.revision.into()];
+            if let Some(first) = held(transaction.ask(HELD, &key)?)? {
+                return Ok(Kept::Before(first));
+            }
+            let [session, revision] = key;
+            transaction.run(
+                "insert into parcels (session_id, revision, box, sha256, received_at, parcel)
+                 values (?1, ?2, ?3, ?4, ?5, ?6)",
+                &[
+                    session,
+                    revision,
+                    record.box_id.as_str().into(),
+                    (*sha256).into(),
+                    now.as_str().into(),
+                    Value::Bytes(parcel),
+                ],
+            )?;
+            upsert(transaction, record, &now)?;
+            Ok(Kept::New)
+        })
     }
 
     /// The newest sessions first, at most `limit`.
@@ -198,10 +211,7 @@ impl ClinicStore {
     /// # Errors
     /// [`ClinicStoreError`].
     pub fn sessions(&self, limit: u32) -> Result<Vec<SessionRow>, ClinicStoreError> {
-        let connection = self.lock();
-        let mut statement =
-            connection.prepare_cached("select * from therapy_sessions order by started_at desc, id limit ?1")?;
-        Ok(statement.query_map([limit], session)?.collect::<Result<_, _>>()?)
+        self.ask(SESSIONS, &[limit.into()])?.into_iter().map(session).collect()
     }
 
     /// How many sessions there are of each status.
@@ -209,11 +219,8 @@ impl ClinicStore {
     /// # Errors
     /// [`ClinicStoreError`].
     pub fn session_counts(&self) -> Result<Vec<(String, u64)>, ClinicStoreError> {
-        let connection = self.lock();
-        let mut statement =
-            connection.prepare_cached("select status, count(*) from therapy_sessions group by status")?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))?;
-        Ok(rows.map(|row| row.map(|(s, n)| (s, n.unsigned_abs()))).collect::<Result<_, _>>()?)
+        let rows = self.ask("select status, count(*) from therapy_sessions group by status order by status", &[])?;
+        rows.into_iter().map(|mut row| Ok((row.text()?, row.int()?.unsigned_abs()))).collect()
     }
 
     /// The newest parcel of a session, sealed.
@@ -222,7 +229,7 @@ impl ClinicStore {
     /// [`ClinicStoreError`].
     pub fn newest_parcel(&self, session: &str) -> Result<Option<SealedParcel>, ClinicStoreError> {
         let sql = "select box, revision, parcel from parcels where session_id = ?1 order by revision desc limit 1";
-        let read = |row: &Row<'_>| Ok(SealedParcel { box_id: row.get(0)?, revision: row.get(1)?, bytes: row.get(2)? });
-        Ok(self.lock().query_row(sql, [session], read).optional()?)
+        let read = |mut row: Row| Ok(SealedParcel { box_id: row.text()?, revision: row.count()?, bytes: row.bytes()? });
+        self.ask(sql, &[session.into()])?.into_iter().next().map(read).transpose()
     }
 }
