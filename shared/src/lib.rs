@@ -7,6 +7,8 @@ pub mod card_name;
 pub mod cause_text;
 pub mod chance;
 pub mod clock;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 pub mod error;
 pub mod guard;
 pub mod keys;
