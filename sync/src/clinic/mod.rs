@@ -5,6 +5,7 @@
 
 pub mod alerts;
 pub mod board;
+pub mod discovery;
 pub mod http;
 pub mod ingest;
 pub mod metrics;

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use super::alerts::{self, Key, Moves};
 use super::board::{Published, compose};
+use super::discovery::{self, Step, Told, Wanted};
 use super::ingest::{Label, forget, take};
 use super::store::{BoxRow, ClinicStoreError};
 use super::{Clinic, settings::ClinicSettings};
@@ -57,6 +58,7 @@ struct Desk<'a> {
     topics: Topics,
     published: Published,
     alerts: alerts::Published,
+    told: Told,
 }
 
 /// The store failed: logged here, and the line is given up, so that what was not settled comes again.
@@ -74,7 +76,7 @@ fn every(period: Duration) -> Interval {
 impl<'a> Desk<'a> {
     fn new(clinic: &'a Clinic) -> Self {
         let (published, alerts) = (Published::default(), alerts::Published::default());
-        Self { clinic, topics: clinic.topics(), published, alerts }
+        Self { clinic, topics: clinic.topics(), published, alerts, told: Told::default() }
     }
 
     async fn serve<L: Line>(&mut self, mut line: L, stop: &mut Stop, heart: &Heart) -> Result<(), LinkError> {
@@ -112,6 +114,28 @@ impl<'a> Desk<'a> {
         for publication in news {
             line.publish(publication).await?;
         }
+        self.tell_home_assistant(line, &rows).await
+    }
+
+    /// Of every box where that is switched on, and else of none.
+    async fn tell_home_assistant<L: Line>(&mut self, line: &mut L, rows: &[BoxRow]) -> Result<(), LinkError> {
+        let (store, settings) = (&self.clinic.store, &self.clinic.settings);
+        let remembered = store.discovered().map_err(|why| give_up(&why))?;
+        let is_on = settings.home_assistant;
+        let wanted = if is_on { discovery::of_all(&settings.clinic, rows, &self.topics) } else { Wanted::new() };
+        // First, so that whatever is cut short after it can be cleared.
+        for box_id in wanted.keys().filter(|box_id| !remembered.contains(*box_id)) {
+            store.keep_discovered(box_id).map_err(|why| give_up(&why))?;
+        }
+        for step in self.told.update(wanted, &remembered, &self.topics) {
+            match step {
+                Step::Tell(publication) => drop(line.publish(publication).await?),
+                Step::Clear(box_id, publication) => {
+                    let ticket = line.publish(publication).await?;
+                    self.told.clearing(ticket, box_id);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -136,7 +160,10 @@ impl<'a> Desk<'a> {
                 // Last: whatever is cut short before this, the broker sends the message again.
                 line.settle(message.receipt).await
             }
-            News::Delivered(_) => Ok(()),
+            News::Delivered(ticket) => match self.told.delivered(ticket) {
+                Some(box_id) => self.clinic.store.forget_discovered(&box_id).map_err(|why| give_up(&why)),
+                None => Ok(()),
+            },
             News::Refused(_) => {
                 warn!("The broker refused a message.");
                 Ok(())

@@ -56,6 +56,9 @@ pub struct ClinicSettings {
     /// The database file, in the clinic's folder unless absolute.
     #[serde(default = "default_database")]
     pub database: PathBuf,
+    /// Whether Home Assistant is told of the boxes ([`super::discovery`]).
+    #[serde(default)]
+    pub home_assistant: bool,
 }
 
 /// HTTP has no log-in yet, so by default only this machine is served.
@@ -90,9 +93,15 @@ impl ClinicSettings {
     /// [`ClinicSettingsError::Value`].
     pub fn new(clinic: &str, server: &str, at: (String, u16), listen: SocketAddr) -> Result<Self, ClinicSettingsError> {
         let (broker_host, broker_port) = at;
-        let database = default_database();
-        let settings =
-            Self { clinic: clinic.into(), server: server.into(), broker_host, broker_port, listen, database };
+        let settings = Self {
+            clinic: clinic.into(),
+            server: server.into(),
+            broker_host,
+            broker_port,
+            listen,
+            database: default_database(),
+            home_assistant: false,
+        };
         settings.check()?;
         Ok(settings)
     }

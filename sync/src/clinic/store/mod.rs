@@ -5,6 +5,7 @@
 
 mod alerts;
 mod boxes;
+mod discovery;
 mod sessions;
 mod withdrawals;
 
@@ -18,8 +19,12 @@ use shared::store::Disk;
 pub use boxes::{BoxRow, KeptEvent};
 pub use sessions::{Arrival, Held, Kept, SealedParcel, SessionRow};
 
-const MIGRATIONS: &[&str] =
-    &[include_str!("migration-1.sql"), include_str!("migration-2.sql"), include_str!("migration-3.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("migration-1.sql"),
+    include_str!("migration-2.sql"),
+    include_str!("migration-3.sql"),
+    include_str!("migration-4.sql"),
+];
 
 /// How long a command waits while the server writes.
 const BUSY: Duration = Duration::from_secs(10);

@@ -1,0 +1,3 @@
+create table discovered (
+  box text primary key
+) strict, without rowid;
