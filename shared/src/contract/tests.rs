@@ -208,7 +208,7 @@ fn every_documented_field_is_one_that_is_sent() {
         assert_eq!(required.collect::<BTreeSet<_>>(), keys(&least), "{name}");
     };
     let json = |value: &dyn Fn(bool) -> Value| (value(true), value(false));
-    let mut check = |name: &str, value: &dyn Fn(bool) -> Value| {
+    let check = |name: &str, value: &dyn Fn(bool) -> Value| {
         let (full, least) = json(value);
         type_of(name, full, least);
     };
