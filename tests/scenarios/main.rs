@@ -16,6 +16,7 @@ mod exports;
 mod full_disk;
 mod guide_queries;
 mod health;
+mod interfaces;
 mod interruptions;
 mod kill_loop;
 mod ledger;

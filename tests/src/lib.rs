@@ -21,6 +21,7 @@ pub mod broker;
 pub mod disk;
 pub mod engine;
 pub mod faults;
+pub mod listener;
 pub mod microphone;
 pub mod positions;
 pub mod postgres;
