@@ -22,6 +22,7 @@ mod kill_loop;
 mod ledger;
 mod matrix;
 mod microphone;
+mod monitoring;
 mod odd_recordings;
 mod power_cuts;
 mod process;

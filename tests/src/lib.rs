@@ -23,6 +23,7 @@ pub mod engine;
 pub mod faults;
 pub mod listener;
 pub mod microphone;
+pub mod monitoring;
 pub mod positions;
 pub mod postgres;
 pub mod power;

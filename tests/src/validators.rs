@@ -115,6 +115,18 @@ pub fn asyncapi_parser_accepts(file: &Path) -> Result<(), String> {
     if said.status.success() && said.stdout.is_empty() { Ok(()) } else { Err(text(&said.stdout)) }
 }
 
+/// Whether `promtool` takes a file, asked as its words say.
+///
+/// # Errors
+/// What it says where it does not.
+///
+/// # Panics
+/// If it cannot be run.
+pub fn promtool_says(words: &[&str], file: &Path) -> Result<(), String> {
+    let said = run(Command::new("promtool").args(words).arg(file));
+    if said.status.success() { Ok(()) } else { Err(text(&said.stdout) + &text(&said.stderr)) }
+}
+
 /// What Schemathesis makes of a server at `url`, whose OpenAPI document is at `document` (an address or a file): nothing, or
 /// its report. Every check it has: no server error, and every answer as documented. `only` is one path, or nothing for all.
 ///
