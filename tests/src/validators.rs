@@ -136,8 +136,11 @@ pub fn promtool_says(words: &[&str], file: &Path) -> Result<(), String> {
 /// # Panics
 /// If it cannot be run.
 pub fn schemathesis_accepts(url: &str, document: &str, only: Option<&str>) -> Result<(), String> {
+    // It leaves a folder where it stands.
+    let scratch = tempfile::tempdir().expect("a temporary folder");
     let mut python = Command::new("/usr/bin/python3");
-    python.env("PYTHONPATH", check("schemathesis")).args(["-m", "schemathesis.cli", "run", document, "--url", url]);
+    python.current_dir(scratch.path()).env("PYTHONPATH", check("schemathesis"));
+    python.args(["-m", "schemathesis.cli", "run", document, "--url", url]);
     python.args(["--checks", "all", "--generation-deterministic", "--no-color"]);
     python.args(["--max-examples", if only.is_some() { "1" } else { "20" }, "--request-timeout", "10"]);
     python.args(only.iter().flat_map(|path| ["--include-path", path]));
