@@ -34,7 +34,6 @@ pub struct Heard {
 pub type Ledger = Arc<Mutex<Heard>>;
 
 /// Locks it.
-#[must_use]
 pub fn look(ledger: &Ledger) -> MutexGuard<'_, Heard> {
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
