@@ -8,6 +8,8 @@ pub mod cause_text;
 pub mod chance;
 pub mod clock;
 pub mod command;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 pub mod error;
 pub mod guard;
 pub mod keys;

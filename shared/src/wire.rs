@@ -2,6 +2,9 @@
 //!
 //! Nothing on these topics but the sealed parcel derives from what was said. Ids are `[a-z0-9-]{1,32}`, so they
 //! can never hold a topic separator or a wildcard.
+//!
+//! `schema/asyncapi-v1.json` is the contract: a topic or a field that is new here belongs there, and tests hold both
+//! together.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +13,9 @@ use crate::breaker::{Service, StateName};
 use crate::command::CommandName;
 use crate::guard::View;
 use crate::store::Rates;
+
+/// The contract, as `AsyncAPI` 3: every topic, its kind, who publishes, and every field.
+pub const ASYNCAPI: &str = include_str!("../schema/asyncapi-v1.json");
 
 /// The largest parcel the link carries, and so the packet limit both ends set.
 pub const MAX_PARCEL_BYTES: usize = 4 * 1024 * 1024;
@@ -74,7 +80,7 @@ impl Topics {
 
     /// The filter of all that the clinic asks of one box.
     #[must_use]
-    pub fn commands(&self, box_id: &str) -> String {
+    pub fn command_filter(&self, box_id: &str) -> String {
         format!("{}/{box_id}/cmd/+", self.root)
     }
 
@@ -127,6 +133,14 @@ impl Topics {
         format!("{}/board/alerts/{}/{box_id}", self.root, alert.name())
     }
 
+    /// A box to Home Assistant's MQTT discovery, retained where the clinic has that switched on. Not below the root: the
+    /// address is Home Assistant's.
+    #[must_use]
+    pub fn discovery(&self, box_id: &str) -> String {
+        let clinic = self.root.rsplit('/').next().unwrap_or_default();
+        format!("homeassistant/device/roomscribe-{clinic}/{box_id}/config")
+    }
+
     /// What a topic of this clinic means, or `None` for any other.
     #[must_use]
     pub fn parse(&self, topic: &str) -> Option<Topic> {
@@ -172,13 +186,13 @@ impl Topics {
 
     /// The filter of all topics of the clinic.
     #[must_use]
-    pub fn everything(&self) -> String {
+    pub fn clinic_filter(&self) -> String {
         format!("{}/#", self.root)
     }
 
     /// The filter of what a dashboard reads.
     #[must_use]
-    pub fn board(&self) -> String {
+    pub fn board_filter(&self) -> String {
         format!("{}/{WHOLE_CLINIC}/#", self.root)
     }
 

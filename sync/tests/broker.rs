@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of a test may fail it")]
 
+#[path = "broker/heard.rs"]
+mod heard;
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -22,7 +25,7 @@ use shared::store::{Finish, KeyStore, NewSession, OutboxState, Rates, SpeakerHin
 use shared::wire::{Board, BoardAlert, BoxHealth, BreakerHealth, CaptureHealth, MAX_PARCEL_BYTES, QueueHealth, Topics};
 use sync::clinic::store::ClinicStore;
 use sync::mqtt::{MqttBroker, MqttLine};
-use sync::uplink::{Broker as _, Identity, Line as _, Message, News, Publication};
+use sync::uplink::{Broker as _, Identity, Line as _, Message, News, OFFLINE, Publication};
 use tokio::time::{sleep, timeout};
 
 const FIRST: &str = "7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a11";
@@ -200,7 +203,7 @@ impl World {
 
     /// A line of its own, as soon as there is a broker.
     async fn stranger(&self) -> MqttLine {
-        let will = Publication::once("test/will".into(), "");
+        let will = Publication::retained(self.topics.board_status("stranger"), OFFLINE);
         let (client_id, host) = (format!("test-{}", uuid::Uuid::new_v4()), "127.0.0.1".to_owned());
         let identity = Identity { client_id, host, port: self.port, will, session_expiry_s: 0, credentials: None };
         let mut broker = MqttBroker::new(identity);
@@ -258,6 +261,11 @@ impl World {
         timeout(PATIENCE, asked).await.unwrap_or_else(|_| panic!("the broker does not keep exactly {topics:?}"))
     }
 
+    /// Hears everything; the large parcel is none, on purpose.
+    fn listener(&self) -> heard::Listener {
+        heard::Listener::start(self.port, &self.topics, self.topics.parcel("room-1", LARGE, 1))
+    }
+
     async fn board(&self, fits: impl Fn(&Board) -> bool) -> Board {
         let topic = self.topics.board_breakers();
         let heard = self.hears(&topic, |json| fits(&serde_json::from_slice(json).unwrap())).await;
@@ -303,6 +311,7 @@ fn record(session: &str, now: WallTime) -> Record {
 async fn records_arrive_once_and_breakers_are_published_through_a_real_broker_that_dies() {
     let world = World::new();
     let mut broker = mosquitto(world.folder.path(), world.port);
+    let listener = world.listener();
     let mut clinic = world.daemon(env!("CARGO_BIN_EXE_roomscribe-clinic"));
     let mut room = world.room();
 
@@ -349,12 +358,14 @@ async fn records_arrive_once_and_breakers_are_published_through_a_real_broker_th
     assert_eq!((room.terminate(), clinic.terminate()), (Some(0), Some(0)));
     world.hears(&status, |payload| payload == b"offline").await;
     world.hears(&world.topics.board_status("server-1"), |payload| payload == b"offline").await;
+    listener.end();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_broker_keeps_exactly_the_alerts_that_hold_whatever_dies_meanwhile() {
     let world = World::new();
     let mut broker = mosquitto(world.folder.path(), world.port);
+    let listener = world.listener();
     let start_clinic = || world.daemon(env!("CARGO_BIN_EXE_roomscribe-clinic"));
     let mut clinic = start_clinic();
     let mut room = world.room();
@@ -393,4 +404,5 @@ async fn a_real_broker_keeps_exactly_the_alerts_that_hold_whatever_dies_meanwhil
     let mut room = world.room();
     world.keeps_alerts(&[]).await;
     assert_eq!((room.terminate(), clinic.terminate()), (Some(0), Some(0)));
+    listener.end();
 }

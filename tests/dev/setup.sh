@@ -61,7 +61,9 @@ set_up() {
 set_up_checks() {
     step "Validators of RTTM and STM (NIST's sctk)" nist_scripts
     step "WebVTT parser $webvtt_version" webvtt_parser
-    step "FHIR models (fhir.resources)" fhir_models
+    step "FHIR models (fhir.resources)" python_packages fhir
+    step "AsyncAPI parser" asyncapi_parser
+    step "Schemathesis" python_packages schemathesis
 }
 
 as_root() {
@@ -281,16 +283,37 @@ webvtt_parser() {
     say "   now in $folder"
 }
 
-# With Debian's own Python, which the tests run: one of the packages is compiled for it.
-fhir_models() {
-    local folder=$target/checks/fhir pinned=tests/tools/fhir-requirements.txt
+# The AsyncAPI initiative's own parser, with all that it needs: each package by its sum in the lock file. No script of theirs
+# is run.
+asyncapi_parser() {
+    local npm folder=$target/checks/asyncapi pinned=tests/tools/asyncapi
+    if [ -x "$target/checks/node" ] && cmp --silent "$pinned/package-lock.json" "$folder/package-lock.json"; then
+        say "   here: $folder"
+        return
+    fi
+    mkdir -p "$target/checks"
+    nodejs
+    say "   fetching the packages with npm"
+    rm -rf "$folder" "$folder.part"
+    cp -r "$pinned" "$folder.part"
+    quietly "$target/setup/npm.log" "${npm[@]}" ci --prefix "$folder.part" --ignore-scripts --no-audit --no-fund ||
+        die "npm could not install $pinned/package-lock.json (its words are above)." \
+            "Tried: the registry that npm is configured for. Check the network, then run the command again."
+    mv "$folder.part" "$folder"
+    say "   now in $folder"
+}
+
+# python_packages NAME: what tests/tools/NAME-requirements.txt pins. With Debian's own Python, which the tests run: some of the
+# packages are compiled for it.
+python_packages() {
+    local folder=$target/checks/$1 pinned=tests/tools/$1-requirements.txt
     if cmp --silent "$pinned" "$folder/$(basename "$pinned")"; then
         say "   here: $folder"
         return
     fi
     say "   fetching the wheels with pip"
     rm -rf "$folder"
-    quietly "$target/setup/fhir.log" /usr/bin/python3 -m pip install --quiet --disable-pip-version-check --no-deps \
+    quietly "$target/setup/$1.log" /usr/bin/python3 -m pip install --quiet --disable-pip-version-check --no-deps \
         --only-binary=:all: --require-hashes --target "$folder" --requirement "$pinned" ||
         die "pip could not install $pinned (its words are above)." \
             "Tried: the index that pip is configured for. Check the network, then run the command again."

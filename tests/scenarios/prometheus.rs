@@ -1,16 +1,25 @@
-//! The pages for Prometheus, of clinic and box, as its own tool reads them.
+//! The pages for Prometheus, of clinic and box, as its own tool reads them; and that they have what rules and dashboard name.
 
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
 use serde_json::{Value, json};
 use tests::broker::Broker;
+use tests::monitoring::assert_measured;
 use tests::stack::{CLINIC, ROOM, enrol};
 use tests::{TestBox, get_text, promtool_accepts, wait_for};
 
 #[test]
 fn promtool_has_nothing_to_say_about_the_pages_of_a_clinic_with_none_one_and_two_boxes_and_of_a_box() {
     let room = TestBox::bare();
+    let sensor = |file: &str, value: &str| {
+        let file = room.root().join("sys/class").join(file);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, value).unwrap();
+    };
+    sensor("thermal/thermal_zone0/temp", "41500\n");
+    sensor("hwmon/hwmon1/name", "rpi_volt\n");
+    sensor("hwmon/hwmon1/in0_lcrit_alarm", "0\n");
     let broker = Broker::start(room.root());
     let http = enrol(&room, &broker);
     let _clinic = room.start("roomscribe-clinic", &["run"]);
@@ -38,5 +47,7 @@ fn promtool_has_nothing_to_say_about_the_pages_of_a_clinic_with_none_one_and_two
     promtool_accepts(&two);
 
     let socket = shared::paths::Root::new(room.root()).find_control_socket();
-    promtool_accepts(&get_text(UnixStream::connect(socket).unwrap(), "/metrics").unwrap());
+    let own = get_text(UnixStream::connect(socket).unwrap(), "/metrics").unwrap();
+    promtool_accepts(&own);
+    assert_measured(&[two, own]);
 }

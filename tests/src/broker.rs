@@ -1,4 +1,4 @@
-//! A real Mosquitto on loopback.
+//! A real Mosquitto on loopback, and who hears whether all that passes through it is of the contract.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -6,13 +6,17 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use crate::listener::{Ledger, Listener, look};
 use crate::{Running, wait_for};
 
-/// A broker that is ended with its test.
+/// A broker that is ended with its test, which fails if a message was none of the contract's.
 pub struct Broker {
     /// Its port.
     pub port: u16,
     config: PathBuf,
+    heard: Ledger,
+    /// Before what it listens to, so that it is dropped first.
+    listener: Option<Listener>,
     running: Running,
 }
 
@@ -26,7 +30,8 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("a bound port").port()
 }
 
-fn mosquitto(name: &str) -> Command {
+/// One of Mosquitto's programs.
+pub(crate) fn mosquitto(name: &str) -> Command {
     let in_sbin = Path::new("/usr/sbin").join(name);
     Command::new(if in_sbin.exists() { in_sbin } else { PathBuf::from(name) })
 }
@@ -57,7 +62,9 @@ impl Broker {
         let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_packet_size 4300000\n{persistence}\n");
         std::fs::write(&config, text).expect("a config file");
         let running = Self::launch(&config, port);
-        Self { port, config, running }
+        let heard = Ledger::default();
+        let listener = Some(Listener::start(port, heard.clone()));
+        Self { port, config, heard, listener, running }
     }
 
     fn launch(config: &Path, port: u16) -> Running {
@@ -70,12 +77,35 @@ impl Broker {
 
     /// Kills it.
     pub fn kill(&mut self) {
+        self.listened();
+        self.listener = None;
         self.running.kill();
     }
 
     /// Starts it again on the same port.
     pub fn restart(&mut self) {
         self.running = Self::launch(&self.config, self.port);
+        self.listener = Some(Listener::start(self.port, self.heard.clone()));
+    }
+
+    fn listened(&self) -> bool {
+        self.listener.as_ref().is_none_or(Listener::catch_up)
+    }
+
+    /// For a test that says what is not in the contract, on purpose: this topic is not held against it.
+    pub fn tolerate(&self, topic: &str) {
+        look(&self.heard).tolerate(topic);
+    }
+
+    /// What was heard so far that is not in the contract, and how many messages were heard.
+    ///
+    /// # Panics
+    /// If the broker does not answer.
+    #[must_use]
+    pub fn breaches(&self) -> (Vec<String>, u64) {
+        assert!(self.listened(), "the broker does not answer");
+        let heard = look(&self.heard);
+        (heard.breaches.iter().cloned().collect(), heard.messages)
     }
 
     /// What is retained on a topic, as a fresh subscriber sees it; `None` if nothing comes within two seconds.
@@ -106,5 +136,18 @@ impl Broker {
             .args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-q", "1", "-r", "-t", topic, "-m", payload])
             .status();
         assert!(done.is_ok_and(|status| status.success()), "mosquitto_pub is installed: run ./dev setup");
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let is_complete = self.listened();
+        let heard = look(&self.heard);
+        let breaches: Vec<&String> = heard.breaches.iter().collect();
+        assert!(breaches.is_empty(), "not in the contract of the link (shared/schema/asyncapi-v1.json): {breaches:#?}");
+        assert!(is_complete, "the listener did not hear everything");
     }
 }

@@ -1,5 +1,5 @@
-//! Other people's programs that read what `roomscribe export` writes. Where one refuses, it is said where, and never
-//! what was said there.
+//! Other people's programs that read what is written here: exports, contracts, alert rules. Where one refuses, it is
+//! said where, and never what was said there.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -98,4 +98,53 @@ pub fn fhir_models_accept(files: &[PathBuf]) {
     python.arg(repository().join("tests/tools/check_fhir.py")).args(files).env("PYTHONPATH", check("fhir"));
     let said = run(&mut python);
     assert!(said.status.success(), "check_fhir.py: {}{}", text(&said.stdout), text(&said.stderr));
+}
+
+/// What the AsyncAPI initiative's parser has to say of a document: nothing, or a line for each complaint.
+///
+/// # Errors
+/// The complaints.
+///
+/// # Panics
+/// If the parser cannot be run.
+pub fn asyncapi_parser_accepts(file: &Path) -> Result<(), String> {
+    let mut node = Command::new(check("node"));
+    node.arg(repository().join("tests/tools/check_asyncapi.js")).arg(check("asyncapi/node_modules")).arg(file);
+    let said = run(&mut node);
+    assert!(said.stderr.is_empty(), "check_asyncapi.js: {}", text(&said.stderr));
+    if said.status.success() && said.stdout.is_empty() { Ok(()) } else { Err(text(&said.stdout)) }
+}
+
+/// Whether `promtool` takes a file, asked as its words say.
+///
+/// # Errors
+/// What it says where it does not.
+///
+/// # Panics
+/// If it cannot be run.
+pub fn promtool_says(words: &[&str], file: &Path) -> Result<(), String> {
+    let said = run(Command::new("promtool").args(words).arg(file));
+    if said.status.success() { Ok(()) } else { Err(text(&said.stdout) + &text(&said.stderr)) }
+}
+
+/// What Schemathesis makes of a server at `url`, whose OpenAPI document is at `document` (an address or a file): nothing, or
+/// its report. Every check it has: no server error, and every answer as documented. `only` is one path, or nothing for all.
+///
+/// # Errors
+/// The report.
+///
+/// # Panics
+/// If it cannot be run.
+pub fn schemathesis_accepts(url: &str, document: &str, only: Option<&str>) -> Result<(), String> {
+    // It leaves a folder where it stands.
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let mut python = Command::new("/usr/bin/python3");
+    python.current_dir(scratch.path()).env("PYTHONPATH", check("schemathesis"));
+    python.args(["-m", "schemathesis.cli", "run", document, "--url", url]);
+    // What boxes are enrolled by is served on another listener.
+    python.args(["--checks", "all", "--generation-deterministic", "--no-color", "--exclude-tag", "enrolment"]);
+    python.args(["--max-examples", if only.is_some() { "1" } else { "20" }, "--request-timeout", "10"]);
+    python.args(only.iter().flat_map(|path| ["--include-path", path]));
+    let said = run(&mut python);
+    if said.status.success() { Ok(()) } else { Err(text(&said.stdout) + &text(&said.stderr)) }
 }

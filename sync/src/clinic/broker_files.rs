@@ -69,13 +69,13 @@ fn rules(settings: &ClinicSettings, servers: &[String]) -> String {
         text.push_str(&format!("pattern read {topic}\n"));
     }
     for server in servers {
-        text.push_str(&format!("\nuser {}\ntopic readwrite {}\n", server_name(server), topics.everything()));
+        text.push_str(&format!("\nuser {}\ntopic readwrite {}\n", server_name(server), topics.clinic_filter()));
     }
     text
 }
 
 fn board_rules(settings: &ClinicSettings) -> String {
-    format!("user dashboard\ntopic read {}\n", Topics::new(&settings.clinic).board())
+    format!("user dashboard\ntopic read {}\n", Topics::new(&settings.clinic).board_filter())
 }
 
 fn configuration(clinic: &str, wanted: BrokerFiles<'_>) -> String {

@@ -60,6 +60,13 @@ impl World {
         Self { clinic, public, ..self }
     }
 
+    /// With Home Assistant switched on or off.
+    pub fn with_home_assistant(self, is_on: bool) -> Self {
+        let mut clinic = Arc::into_inner(self.clinic).unwrap();
+        clinic.settings.home_assistant = is_on;
+        Self { clinic: Arc::new(clinic), ..self }
+    }
+
     /// Where its files lie.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -1,5 +1,6 @@
 //! What the clinic server says over HTTP: health, metrics and metadata. Nothing that was said: there is no
-//! log-in yet.
+//! log-in yet. `schema/openapi-v1.json` is the contract: a path or a field that is new here belongs there, and tests hold
+//! both together.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +27,9 @@ use super::board::{health_of, is_online, worst};
 use super::store::{BoxRow, ClinicStore, ClinicStoreError, KeptEvent, SessionRow};
 use super::{Clinic, metrics, page};
 use crate::stop::Stop;
+
+/// The contract, as `OpenAPI` 3.1.
+pub const OPENAPI: &str = include_str!("../../schema/openapi-v1.json");
 
 /// Rows an answer holds at most.
 const LIMIT: u32 = 200;
@@ -63,6 +67,7 @@ pub fn router(clinic: Arc<Clinic>) -> Router {
         .route("/api/v1/sessions", get(sessions))
         .route("/api/v1/boxes", get(boxes))
         .route("/api/v1/events", get(events))
+        .route("/api/v1/openapi.json", get(openapi))
         .layer(map_response(secure))
         .with_state(clinic)
 }
@@ -192,6 +197,10 @@ async fn events(State(clinic): Shared) -> Result<Json<Vec<KeptEvent>>, NoAnswer>
     ask(&clinic, |store| store.events(LIMIT)).await.map(Json)
 }
 
+async fn openapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
+}
+
 #[derive(Serialize)]
 struct BoxAnswer {
     #[serde(rename = "box")]
@@ -213,5 +222,7 @@ async fn boxes(State(clinic): Shared) -> Result<Json<Vec<BoxAnswer>>, NoAnswer> 
     Ok(Json(rows.into_iter().map(answer).collect()))
 }
 
+#[cfg(test)]
+mod contract;
 #[cfg(test)]
 mod tests;

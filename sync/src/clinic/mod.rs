@@ -6,6 +6,7 @@
 pub mod alerts;
 pub mod board;
 pub mod broker_files;
+pub mod discovery;
 pub mod enrolment;
 pub mod http;
 pub mod ingest;

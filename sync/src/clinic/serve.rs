@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 
 use super::alerts::{self, Key, Moves};
 use super::board::{Published, compose};
+use super::discovery::{self, Step, Told, Wanted};
 use super::ingest::{Label, forget, is_date, take};
 use super::lease::Tenure;
 use super::store::{BoxRow, ClinicStoreError};
@@ -67,6 +68,7 @@ struct Desk<'a> {
     tenure: Tenure,
     published: Published,
     alerts: alerts::Published,
+    told: Told,
 }
 
 /// The store failed: logged here, and the line is given up, so that what was not settled comes again.
@@ -85,7 +87,7 @@ impl<'a> Desk<'a> {
     fn new(clinic: &'a Arc<Clinic>) -> Self {
         let (published, alerts) = (Published::default(), alerts::Published::default());
         let tenure = Tenure::new(&clinic.settings.server);
-        Self { clinic, topics: clinic.topics(), tenure, published, alerts }
+        Self { clinic, topics: clinic.topics(), tenure, published, alerts, told: Told::default() }
     }
 
     async fn serve<L: Line>(&mut self, mut line: L, stop: &mut Stop, heart: &Heart) -> Result<(), LinkError> {
@@ -124,15 +126,16 @@ impl<'a> Desk<'a> {
         let known = self.clinic.aside(move |clinic| {
             let rows = clinic.store.boxes()?;
             let alerts = held(clinic, &rows, now)?;
-            Ok((compose(&clinic.settings.clinic, &rows, now), alerts))
+            Ok((compose(&clinic.settings.clinic, &rows, now), alerts, rows))
         });
-        let (board, alerts) = known.await.map_err(|why| give_up(&why))?;
+        let (board, alerts, rows) = known.await.map_err(|why| give_up(&why))?;
         let mut news = self.published.update(&board, &self.topics);
         news.extend(self.alerts.update(&alerts, &self.topics));
         for publication in news {
             line.publish(publication).await?;
         }
-        self.publish_orders(line).await
+        self.publish_orders(line).await?;
+        self.tell_home_assistant(line, rows).await
     }
 
     async fn publish_orders<L: Line>(&mut self, line: &mut L) -> Result<(), LinkError> {
@@ -145,6 +148,32 @@ impl<'a> Desk<'a> {
             // A line that is lost before this publishes it again: a box carries it out once.
             let published = self.clinic.aside(move |clinic| clinic.store.order_published(&id, now)).await;
             published.map_err(|why| give_up(&why))?;
+        }
+        Ok(())
+    }
+
+    /// Of every box where that is switched on, and else of none.
+    async fn tell_home_assistant<L: Line>(&mut self, line: &mut L, rows: Vec<BoxRow>) -> Result<(), LinkError> {
+        let known = self.clinic.aside(move |clinic| {
+            let (settings, remembered) = (&clinic.settings, clinic.store.discovered()?);
+            let is_on = settings.home_assistant;
+            let wanted =
+                if is_on { discovery::of_all(&settings.clinic, &rows, &clinic.topics()) } else { Wanted::new() };
+            // First, so that whatever is cut short after it can be cleared.
+            for box_id in wanted.keys().filter(|box_id| !remembered.contains(*box_id)) {
+                clinic.store.keep_discovered(box_id)?;
+            }
+            Ok((wanted, remembered))
+        });
+        let (wanted, remembered) = known.await.map_err(|why| give_up(&why))?;
+        for step in self.told.update(wanted, &remembered, &self.topics) {
+            match step {
+                Step::Tell(publication) => drop(line.publish(publication).await?),
+                Step::Clear(box_id, publication) => {
+                    let ticket = line.publish(publication).await?;
+                    self.told.clearing(ticket, box_id);
+                }
+            }
         }
         Ok(())
     }
@@ -207,7 +236,13 @@ impl<'a> Desk<'a> {
                 // Last: whatever is cut short before this, the broker sends the message again.
                 line.settle(receipt).await
             }
-            News::Delivered(_) => Ok(()),
+            News::Delivered(ticket) => match self.told.delivered(ticket) {
+                Some(box_id) => {
+                    let forgotten = self.clinic.aside(move |clinic| clinic.store.forget_discovered(&box_id)).await;
+                    forgotten.map_err(|why| give_up(&why))
+                }
+                None => Ok(()),
+            },
             News::Refused(_) => {
                 warn!("The broker refused a message.");
                 Ok(())

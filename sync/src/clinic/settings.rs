@@ -112,6 +112,9 @@ pub struct ClinicSettings {
     /// Certificates (PEM) by which the database server is known, if not by those that this machine trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_ca: Option<PathBuf>,
+    /// Whether Home Assistant is told of the boxes ([`super::discovery`]).
+    #[serde(default)]
+    pub home_assistant: bool,
 }
 
 /// The machine's name as an id, up to its first dot.
@@ -180,6 +183,7 @@ impl ClinicSettings {
             database,
             database_file,
             database_ca,
+            home_assistant: false,
         };
         settings.check()?;
         Ok(settings)

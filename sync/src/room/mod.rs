@@ -124,7 +124,7 @@ impl Desk {
         self.drain.connected(line.packet_limit_bytes(), self.uptime());
         self.batch = Batch::default();
         let box_id = &self.room.link.box_id;
-        let own = [self.topics.ack(box_id), self.topics.commands(box_id), self.topics.certificate_issued(box_id)];
+        let own = [self.topics.ack(box_id), self.topics.command_filter(box_id), self.topics.certificate_issued(box_id)];
         line.subscribe(&own).await?;
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -18,11 +18,13 @@ use std::time::Duration;
 
 use appliance::spool::SpoolWriter;
 use shared::breaker::{Service, StateName};
+use shared::contract::Contract;
 use shared::guard::View;
 use shared::record::{Consent, Status, TimeQuality};
 use shared::seal::ClinicKeys;
 use shared::store::{BreakerCommand, NewSession, QueueError, SpeakerHint, WindowRow};
 use shared::task::Task;
+use sync::uplink::Publication;
 use tokio::task::LocalSet;
 
 use checks::{Checker, Known, Sessions, acknowledged_truly, eyes};
@@ -563,9 +565,14 @@ fn is_probing(view: &View) -> bool {
     view.state == StateName::HalfOpen && view.retry_after.is_some_and(|wait| !wait.is_zero())
 }
 
-/// Looks at every acknowledgement before anybody hears it.
+/// Looks at every message before anybody hears it: it is one of the contract's, and an acknowledgement is true.
 fn watch(clinic: PathBuf, broken: Rc<RefCell<Option<String>>>) -> hub::Watch {
+    let contract = Contract::published().expect("the contract can be used");
     Rc::new(move |_, publication| {
+        let Publication { topic, payload, retain, .. } = publication;
+        if let Err(why) = contract.check(topic, payload, Some(*retain)) {
+            broken.borrow_mut().get_or_insert(why.to_string());
+        }
         if publication.topic.ends_with("/ack") {
             let told = eyes(&clinic).and_then(|eyes| acknowledged_truly(&eyes, &publication.payload));
             if let Err(why) = told {

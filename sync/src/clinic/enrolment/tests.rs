@@ -33,6 +33,42 @@ fn a_code_enrols_one_box_and_its_answer_may_be_lost() {
     assert!(matches!(desk.enrol(&asking(&code, &pki::request().unwrap())), Err(Refusal::Code)), "another box's key");
 }
 
+/// As the document says: status, content type and schema of each answer, and of what is asked.
+#[tokio::test]
+async fn answers_are_as_documented() {
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use shared::contract::{misfits, schema_at};
+    use tower::ServiceExt as _;
+
+    let document: serde_json::Value = serde_json::from_str(crate::clinic::http::OPENAPI).unwrap();
+    let fits = |pointer: &str, value: &serde_json::Value| {
+        assert_eq!(misfits(&schema_at(&document, pointer).unwrap(), value), Vec::<String>::new(), "{pointer}");
+    };
+    let world = World::new();
+    let desk = desk(&world);
+    let app = router(desk.clinic.clone(), desk.authority.clone());
+    let asked = serde_json::to_value(asking(&invited(&desk, "room-1"), &pki::request().unwrap())).unwrap();
+    fits("/components/schemas/EnrolRequest", &asked);
+    let mut wrong = asked.clone();
+    wrong["secret"] = "A".repeat(16).into();
+    let mut garbage = asked.clone();
+    garbage["request"] = "garbage".into();
+    for (body, status) in [(wrong, "403"), (garbage, "400"), (asked, "200")] {
+        let request = Request::post("/api/v1/enrol").header("content-type", "application/json");
+        let answer = app.clone().oneshot(request.body(Body::from(body.to_string())).unwrap()).await.unwrap();
+        assert_eq!(answer.status().as_str(), status);
+        let body = to_bytes(answer.into_body(), BODY_BYTES).await.unwrap();
+        let place = format!("/paths/~1api~1v1~1enrol/post/responses/{status}/content/application~1json/schema");
+        fits(&place, &serde_json::from_slice(&body).unwrap());
+    }
+    let answer = app.oneshot(Request::get("/authority.pem").body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(
+        (answer.status().as_str(), answer.headers()["content-type"].as_bytes()),
+        ("200", b"application/x-pem-file".as_slice())
+    );
+}
+
 #[test]
 fn a_code_that_was_replaced_or_has_ended_is_not_valid() {
     let world = World::new();

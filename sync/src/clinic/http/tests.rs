@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// Two boxes and one session.
-fn world() -> World {
+pub(super) fn world() -> World {
     let world = World::new();
     let now = world.clock.now().wall;
     for (id, health) in [("room-1", (Open, 5)), ("room-2", (Closed, 1))] {
@@ -24,7 +24,7 @@ fn world() -> World {
 }
 
 /// Head and body of each path.
-async fn fetch<const N: usize>(world: &World, paths: [&str; N]) -> [(String, String); N] {
+pub(super) async fn fetch<const N: usize>(world: &World, paths: [&str; N]) -> [(String, String); N] {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stopper, stop) = Stop::new();

@@ -219,3 +219,54 @@ async fn of_several_servers_only_the_holder_of_the_lease_publishes_and_another_t
     .await;
     assert_eq!(store.lease().unwrap().unwrap().holder, "", "who stops gives it back");
 }
+
+const DISCOVERY: &str = "homeassistant/";
+
+/// What is published to Home Assistant within the next `seconds`, delivered to the broker: topic, and whether it tells.
+async fn told_home_assistant(far: &mut Far, seconds: u64) -> Vec<(String, bool)> {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    let mut told = Vec::new();
+    while let Ok((ticket, publication)) = far.published.try_recv() {
+        far.deliver(ticket);
+        if publication.topic.starts_with(DISCOVERY) {
+            assert!(publication.retain);
+            told.push((publication.topic, !publication.payload.is_empty()));
+        }
+    }
+    told
+}
+
+#[tokio::test(start_paused = true)]
+async fn home_assistant_is_told_of_boxes_where_that_is_on_and_what_it_was_told_is_cleared_where_it_is_not() {
+    let topic = "homeassistant/device/roomscribe-north/room-1/config".to_owned();
+    let world = World::new();
+    let (broker, [mut far]) = ScriptedBroker::new(None);
+    play(&world, broker, async {
+        says(&far, vec![]);
+        assert!(told_home_assistant(&mut far, 3).await.is_empty(), "it is off unless somebody switches it on");
+    })
+    .await;
+    let world = world.with_home_assistant(true);
+    let (broker, [mut first, mut second]) = ScriptedBroker::new(None);
+    play(&world, broker, async {
+        assert_eq!(told_home_assistant(&mut first, 3).await, [(topic.clone(), true)]);
+        says(&first, vec![]);
+        assert!(told_home_assistant(&mut first, 3).await.is_empty(), "nothing is new");
+        first.cut();
+        assert_eq!(told_home_assistant(&mut second, 30).await, [(topic.clone(), true)], "a broker may have forgotten");
+    })
+    .await;
+    let world = world.with_home_assistant(false).killed();
+    let (broker, [mut first, mut second]) = ScriptedBroker::new(None);
+    play(&world, broker, async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let cleared = std::iter::from_fn(|| first.published.try_recv().ok()).filter(|(_, p)| p.topic == topic).count();
+        assert_eq!(cleared, 1, "once a line");
+        assert_eq!(world.clinic.store.discovered().unwrap().len(), 1, "the broker has not said that it has it");
+        first.cut();
+        assert_eq!(told_home_assistant(&mut second, 30).await, [(topic, false)]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(world.clinic.store.discovered().unwrap().is_empty());
+    })
+    .await;
+}

@@ -7,6 +7,7 @@
 mod alerts;
 mod boxes;
 mod commands;
+mod discovery;
 mod invitations;
 mod leases;
 pub mod postgres;

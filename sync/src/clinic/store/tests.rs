@@ -100,7 +100,8 @@ fn a_database_of_the_first_release_gains_tables_and_loses_nothing() {
     first.execute("insert into boxes (box, status) values ('room-1', 'online')", []).unwrap();
     let tables = |connection: &Connection| -> Vec<(String, String)> {
         let sql = "select name, sql from sqlite_schema where name not like 'sqlite_%' and name not like 'withdrawals%'
-                   and name not in ('alerts', 'leases', 'invitations', 'commands', 'commands_open') order by name";
+                   and name not in ('alerts', 'leases', 'invitations', 'commands', 'commands_open', 'discovered')
+                   order by name";
         let mut statement = connection.prepare(sql).unwrap();
         statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
     };
@@ -108,6 +109,7 @@ fn a_database_of_the_first_release_gains_tables_and_loses_nothing() {
     let store = ClinicStore::open(&path).unwrap();
     assert_eq!(store.boxes().unwrap()[0].box_id, "room-1");
     assert!(store.alerts().unwrap().is_empty() && !store.is_withdrawn(SESSION).unwrap());
+    assert!(store.discovered().unwrap().is_empty());
     assert_eq!(tables(&first), before);
 }
 

@@ -22,3 +22,7 @@ create table commands (
   answered_at text collate "C"
 );
 create index commands_open on commands (issued_at) where outcome is null;
+-- Boxes of which a broker may keep a message to Home Assistant.
+create table discovered (
+  box text collate "C" primary key
+);
