@@ -11,8 +11,10 @@ use shared::clock::{Clock as _, SystemClock, WallTime};
 use shared::log::{self, Style};
 use shared::paths::Root;
 use sync::clinic::Clinic;
+use sync::clinic::access::{Deed, Entry};
 use sync::clinic::broker_files::{self, BrokerFiles};
 use sync::clinic::invitation::{self, InviteError};
+use sync::clinic::people::{self, TokenAction, UserAction};
 use sync::clinic::settings::{self, ClinicSettings};
 use sync::clinic::setup::{self, SetupError};
 use sync::clinic::show::{self, ShowError};
@@ -109,6 +111,26 @@ enum Command {
         #[command(subcommand)]
         action: KeysAction,
     },
+    /// Who may log in to the clinic's page.
+    User {
+        #[command(subcommand)]
+        action: UserAction,
+    },
+    /// Which programs may read /api/v1.
+    Token {
+        #[command(subcommand)]
+        action: TokenAction,
+    },
+    /// What was done, by whom and when: log-ins, and each reading of what was said.
+    #[command(after_help = "Example:\n  roomscribe-clinic audit --limit 50")]
+    Audit {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        /// The newest so many.
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        limit: u32,
+    },
     /// List what the clinic holds; metadata only.
     #[command(after_help = "Example:\n  roomscribe-clinic sessions --json")]
     Sessions {
@@ -119,7 +141,7 @@ enum Command {
         #[arg(long, value_name = "N", default_value_t = 1000)]
         limit: u32,
     },
-    /// Open a session with the clinic's key and print what was said.
+    /// Open a session with the clinic's key and print what was said; `audit` tells of it.
     #[command(after_help = "Example:\n  roomscribe-clinic show 7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a11")]
     Show {
         /// The session's id.
@@ -158,6 +180,13 @@ async fn main() -> ExitCode {
         Command::Run => run(&root).await,
         Command::Withdraw { session, yes } => withdraw(&root, &session, yes),
         Command::Keys { action } => keys(&root, &action),
+        Command::User { action } => open(&root).and_then(|clinic| print(&people::user(&clinic.store, &action, now())?)),
+        Command::Token { action } => {
+            open(&root).and_then(|clinic| print(&people::token(&clinic.store, &action, now())?))
+        }
+        Command::Audit { json, limit } => {
+            open(&root).and_then(|clinic| print(&people::audit(&clinic.store, json, limit)?))
+        }
         Command::Sessions { json, limit } => sessions(&root, json, limit),
         Command::Show { session, json } => show(&root, &session, json),
     };
@@ -325,10 +354,16 @@ fn sessions(root: &Root, as_json: bool, limit: u32) -> Result<(), Failure> {
 }
 
 fn show(root: &Root, session: &str, as_json: bool) -> Result<(), Failure> {
-    let record = show::open(&open(root)?, session).map_err(|why| match why {
+    let clinic = open(root)?;
+    let record = show::open(&clinic, session).map_err(|why| match why {
         ShowError::NoSession => Failure::Usage(why.to_string()),
         ShowError::Withdrawn | ShowError::Store(_) | ShowError::Sealed(_) => Failure::other("not shown", &why),
     })?;
+    let entry = Entry { who: &people::typist(), what: Deed::Read, session: Some(session), address: None };
+    clinic
+        .store
+        .write_down(&entry, now())
+        .map_err(|why| Failure::other("not shown, as it could not be written down", &why))?;
     print(&if as_json { json(&record)? } else { show::transcript(&record) })
 }
 

@@ -3,6 +3,7 @@
 //! A parcel's way: committed to [`store`], then acknowledged, then settled with the broker. Whatever is cut
 //! short in between is sent again, and answered `duplicate`.
 
+pub mod access;
 pub mod alerts;
 pub mod board;
 pub mod broker_files;
@@ -12,6 +13,7 @@ pub mod ingest;
 pub mod invitation;
 pub mod metrics;
 pub mod page;
+pub mod people;
 pub mod serve;
 pub mod settings;
 pub mod setup;
@@ -25,6 +27,7 @@ use shared::clock::Clock;
 use shared::seal::ClinicKeys;
 use shared::wire::Topics;
 
+use access::gate::Gate;
 use ingest::Counters;
 use settings::ClinicSettings;
 use store::ClinicStore;
@@ -43,6 +46,8 @@ pub struct Clinic {
     pub counters: Counters,
     /// Whether there is a line to the broker now.
     pub connected: AtomicBool,
+    /// How people come in.
+    pub gate: Gate,
 }
 
 impl Clinic {
@@ -50,7 +55,8 @@ impl Clinic {
     #[must_use]
     pub fn new(settings: ClinicSettings, keys: ClinicKeys, store: ClinicStore, clock: Arc<dyn Clock>) -> Self {
         let (counters, connected) = (Counters::default(), AtomicBool::new(false));
-        Self { settings, keys, store, clock, counters, connected }
+        let gate = Gate::default();
+        Self { settings, keys, store, clock, counters, connected, gate }
     }
 
     /// The topics of this clinic.

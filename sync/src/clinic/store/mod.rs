@@ -3,6 +3,7 @@
 //! Content is at rest only as it was sealed: the rows beside it hold metadata. Dates are RFC 3339 text in UTC,
 //! which sorts as time does.
 
+mod accounts;
 mod alerts;
 mod boxes;
 mod invitations;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use rusqlite::{Connection, TransactionBehavior};
 use shared::store::Disk;
 
+pub use accounts::{AccessRow, Account, ApiToken};
 pub use boxes::{BoxRow, KeptEvent};
 pub use sessions::{Arrival, Held, Kept, SealedParcel, SessionRow};
 
@@ -24,6 +26,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migration-2.sql"),
     include_str!("migration-3.sql"),
     include_str!("migration-4.sql"),
+    include_str!("migration-5.sql"),
 ];
 
 /// How long a command waits while the server writes.

@@ -89,8 +89,7 @@ fn a_database_of_the_first_release_gains_tables_and_loses_nothing() {
     first.pragma_update(None, "user_version", 1).unwrap();
     first.execute("insert into boxes (box, status) values ('room-1', 'online')", []).unwrap();
     let tables = |connection: &Connection| -> Vec<(String, String)> {
-        let sql = "select name, sql from sqlite_schema where name not like 'sqlite_%' and name <> 'alerts'
-                   and name not like 'withdrawals%' and name <> 'invitations' order by name";
+        let sql = "select name, sql from sqlite_schema where name not like 'sqlite_%' order by name";
         let mut statement = connection.prepare(sql).unwrap();
         statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
     };
@@ -98,7 +97,8 @@ fn a_database_of_the_first_release_gains_tables_and_loses_nothing() {
     let store = ClinicStore::open(&path).unwrap();
     assert_eq!(store.boxes().unwrap()[0].box_id, "room-1");
     assert!(store.alerts().unwrap().is_empty() && !store.is_withdrawn(SESSION).unwrap());
-    assert_eq!(tables(&first), before);
+    let after = tables(&first);
+    assert!(before.iter().all(|table| after.contains(table)) && after.len() > before.len());
 }
 
 #[test]
