@@ -162,7 +162,11 @@ impl<'a> Desk<'a> {
             },
             Some(Topic::Health(box_id)) => match serde_json::from_slice::<BoxHealth>(&message.payload) {
                 Ok(health) if health.box_id == box_id && health.version == 1 => {
-                    self.clinic.store.keep_box_health(&health, (!message.retained).then_some(now))?;
+                    let seen = (!message.retained).then_some(now);
+                    self.clinic.store.keep_box_health(&health, seen)?;
+                    if let Some(seen) = seen {
+                        self.clinic.store.keep_history(&health, seen)?;
+                    }
                 }
                 Ok(_) | Err(_) => ignored(&message.topic),
             },

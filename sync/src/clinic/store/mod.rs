@@ -6,6 +6,7 @@
 mod accounts;
 mod alerts;
 mod boxes;
+mod history;
 mod invitations;
 mod sessions;
 mod withdrawals;
@@ -19,7 +20,8 @@ use shared::store::Disk;
 
 pub use accounts::{AccessRow, Account, ApiToken};
 pub use boxes::{BoxRow, KeptEvent};
-pub use sessions::{Arrival, Held, Kept, SealedParcel, SessionRow};
+pub use history::Slot;
+pub use sessions::{Arrival, FailureGroup, Held, Kept, SealedParcel, SessionRow};
 
 const MIGRATIONS: &[&str] = &[
     include_str!("migration-1.sql"),
@@ -27,6 +29,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migration-3.sql"),
     include_str!("migration-4.sql"),
     include_str!("migration-5.sql"),
+    include_str!("migration-6.sql"),
 ];
 
 /// How long a command waits while the server writes.

@@ -89,6 +89,19 @@ pub struct SessionRow {
     pub time_quality: String,
 }
 
+/// Failed sessions that say the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailureGroup {
+    /// A constant sentence per cause.
+    pub message: String,
+    /// How many.
+    pub sessions: u64,
+    /// Of how many boxes.
+    pub boxes: u64,
+    /// When the last of them came, RFC 3339 UTC.
+    pub last_at: String,
+}
+
 fn session(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
     Ok(SessionRow {
         session_id: row.get("id")?,
@@ -202,6 +215,39 @@ impl ClinicStore {
         let mut statement =
             connection.prepare_cached("select * from therapy_sessions order by started_at desc, id limit ?1")?;
         Ok(statement.query_map([limit], session)?.collect::<Result<_, _>>()?)
+    }
+
+    /// The failed sessions, the newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`ClinicStoreError`].
+    pub fn failed_sessions(&self, limit: u32) -> Result<Vec<SessionRow>, ClinicStoreError> {
+        let connection = self.lock();
+        let sql = "select * from therapy_sessions where status = 'failed' order by updated_at desc, id limit ?1";
+        let mut statement = connection.prepare_cached(sql)?;
+        Ok(statement.query_map([limit], session)?.collect::<Result<_, _>>()?)
+    }
+
+    /// Failed sessions by their message, as the guide groups them: the most frequent first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`ClinicStoreError`].
+    pub fn failure_groups(&self, limit: u32) -> Result<Vec<FailureGroup>, ClinicStoreError> {
+        let connection = self.lock();
+        let mut statement = connection.prepare_cached(
+            "select coalesce(error_message, ''), count(*) as failed_count, count(distinct box), max(updated_at)
+             from therapy_sessions where status = 'failed'
+             group by error_message order by failed_count desc, error_message limit ?1",
+        )?;
+        let read = |row: &Row<'_>| {
+            Ok(FailureGroup {
+                message: row.get(0)?,
+                sessions: row.get::<_, i64>(1)?.unsigned_abs(),
+                boxes: row.get::<_, i64>(2)?.unsigned_abs(),
+                last_at: row.get(3)?,
+            })
+        };
+        Ok(statement.query_map([limit], read)?.collect::<Result<_, _>>()?)
     }
 
     /// How many sessions there are of each status.
