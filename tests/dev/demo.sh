@@ -89,10 +89,17 @@ END
 }
 
 make_clinic() {
+    local name
     read -r broker_port dashboards_port http_port https_port <<<"$(free_ports)"
     roomscribe-clinic init --root "$R" --clinic "$clinic_id" --broker "localhost:$broker_port" \
         --listen "127.0.0.1:$http_port" --https "127.0.0.1:$https_port" --name localhost >&2
     roomscribe-clinic broker-files --root "$R" --to "$R/mosquitto" --installed "$R/mosquitto" >>"$R/log/clinic.log"
+    token=$(roomscribe-clinic token add demo --role admin --root "$R")
+    # For people, where everything is left running.
+    password=$(python3 -c 'import secrets; print(secrets.token_hex(8))')
+    for name in clinician admin; do
+        printf '%s\n' "$password" | roomscribe-clinic user add "$name" --role "$name" --root "$R" >>"$R/log/clinic.log"
+    done
 }
 
 # By a one-time code, as a technician would: from a running clinic server, over HTTPS.
@@ -171,7 +178,7 @@ await() {
 }
 
 box_is_online() {
-    curl --silent --fail "http://127.0.0.1:$http_port/api/v1/boxes" | grep -q '"online":true'
+    curl --silent --fail --header "Authorization: Bearer $token" "http://127.0.0.1:$http_port/api/v1/boxes" | grep -q '"online":true'
 }
 
 start_everything() {
@@ -282,7 +289,7 @@ show_result() {
 
 where_to_look() {
     cat >&2 <<END
-   dashboard      http://127.0.0.1:$http_port/
+   dashboard      http://127.0.0.1:$http_port/ (log in as clinician, who may read, or admin; password $password)
    logs           $R/log/
    box's health   curl --unix-socket $R/run/roomscribe/control.sock http://box/health/audio-processing
    the board      mosquitto_sub -h localhost -p $dashboards_port --cafile $R/mosquitto/authority.pem \\

@@ -94,7 +94,7 @@ fn shown(stack: &Stack) -> Vec<u8> {
     for path in ["/metrics", "/status", "/health/audio-processing", "/sessions", "/queue", "/audit", "/ledger"] {
         all.extend(tests::box_page(stack.room.root(), path).expect("a page of the box").into_bytes());
     }
-    for path in ["/metrics", "/", "/api/v1/sessions", "/api/v1/alerts", "/health"] {
+    for path in ["/metrics", "/api/v1/boxes", "/api/v1/sessions", "/api/v1/events", "/api/v1/alerts", "/health"] {
         all.extend(stack.clinic_page(path).expect("a page of the clinic").into_bytes());
     }
     for topic in [format!("{ROOM}/health"), format!("{ROOM}/status"), "board/breakers".into()] {

@@ -381,11 +381,22 @@ pub fn children_of(parent: u32) -> Vec<(rustix::process::Pid, Stat)> {
 }
 
 /// Asks a server on a stream: the status and the answer, if both come.
-fn request(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+fn request(stream: impl Read + Write, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+    request_with(stream, method, path, "", body)
+}
+
+/// The same with further headers, each with the end of its line.
+fn request_with(
+    mut stream: impl Read + Write,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &str,
+) -> Option<(u16, String)> {
     let length = body.len();
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
     )
     .ok()?;
     let mut answer = String::new();
@@ -399,6 +410,13 @@ fn request(mut stream: impl Read + Write, method: &str, path: &str, body: &str) 
 #[must_use]
 pub fn get_text(stream: impl Read + Write, path: &str) -> Option<String> {
     request(stream, "GET", path, "").filter(|(status, _)| *status == 200).map(|(_, body)| body)
+}
+
+/// The same for a program that has a token.
+#[must_use]
+pub fn get_text_with(stream: impl Read + Write, path: &str, token: &str) -> Option<String> {
+    let headers = format!("Authorization: Bearer {token}\r\n");
+    request_with(stream, "GET", path, &headers, "").filter(|(status, _)| *status == 200).map(|(_, body)| body)
 }
 
 /// A page of the box in `root`, as it stands.

@@ -28,6 +28,7 @@ pub struct Stack {
     /// The clinic's end.
     pub clinic: Running,
     http: u16,
+    token: String,
 }
 
 /// Makes a clinic in the box's folder and enrols the box at it: the port where the clinic will serve HTTP.
@@ -62,6 +63,13 @@ pub fn enrol_at(clinic: &TestBox, room: &TestBox, broker: &Broker) -> u16 {
     listen
 }
 
+/// A token for programs, as `roomscribe-clinic token add` prints it.
+fn token(room: &TestBox) -> String {
+    let made = room.command("roomscribe-clinic").args(["token", "add", "tests", "--role", "admin"]).output();
+    let made = made.ok().filter(|made| made.status.success()).expect("a token is made");
+    String::from_utf8(made.stdout).expect("text").trim().to_owned()
+}
+
 impl Stack {
     /// Starts everything; `microphone` makes the microphone in the box's folder.
     ///
@@ -83,27 +91,27 @@ impl Stack {
         microphone: impl FnOnce(&std::path::Path) -> Microphone,
     ) -> Self {
         let broker = broker(room.root());
-        let http = enrol(&room, &broker);
+        let (http, token) = (enrol(&room, &broker), token(&room));
         let microphone = microphone(room.root());
         let room = microphone.tell(room);
         let clinic = room.start("roomscribe-clinic", &["run"]);
         let sync = room.start("roomscribe-sync", &["run"]);
         let daemon = room.start_daemon();
-        let stack = Self { room, broker, microphone, daemon, sync, clinic, http };
+        let stack = Self { room, broker, microphone, daemon, sync, clinic, http, token };
         wait_for("the clinic", || stack.clinic_says("/health"));
         stack
     }
 
-    /// What the clinic answers on HTTP.
+    /// What the clinic answers on HTTP to a program with a token.
     #[must_use]
     pub fn clinic_says(&self, path: &str) -> Option<Value> {
-        crate::get(TcpStream::connect(("127.0.0.1", self.http)).ok()?, path)
+        self.clinic_page(path).map(|body| serde_json::from_str(&body).unwrap_or_default())
     }
 
     /// A page of the clinic, as text.
     #[must_use]
     pub fn clinic_page(&self, path: &str) -> Option<String> {
-        crate::get_text(TcpStream::connect(("127.0.0.1", self.http)).ok()?, path)
+        crate::get_text_with(TcpStream::connect(("127.0.0.1", self.http)).ok()?, path, &self.token)
     }
 
     /// What the box answers on its control socket.

@@ -48,13 +48,13 @@ enum Command {
         /// The MQTT broker, as boxes and servers reach it; its port is 8883 unless given.
         #[arg(long, value_name = "HOST[:PORT]", default_value = "127.0.0.1")]
         broker: String,
-        /// Where to serve HTTP; there is no log-in, so think before opening it to a network.
+        /// Where to serve HTTP: to this machine alone everything, to a network health and metrics.
         #[arg(long, value_name = "ADDR:PORT", default_value_t = settings::default_listen())]
         listen: SocketAddr,
-        /// Where to serve HTTPS to boxes that are enrolled by a code.
+        /// Where to serve HTTPS, to boxes that are enrolled by a code and to people.
         #[arg(long, value_name = "ADDR:PORT", requires = "name", conflicts_with = "plain")]
         https: Option<SocketAddr>,
-        /// A name or address by which boxes reach this server over HTTPS.
+        /// A name or address by which boxes and people reach this server over HTTPS.
         #[arg(long, value_name = "HOST", requires = "https")]
         name: Vec<String>,
         /// Without TLS and certificates, on a network of its own; the broker's port is 1883 unless given.
@@ -370,7 +370,8 @@ fn show(root: &Root, session: &str, as_json: bool) -> Result<(), Failure> {
 #[cfg(feature = "mqtt")]
 async fn run(root: &Root) -> Result<(), Failure> {
     use sync::backoff::Keeper;
-    use sync::clinic::{enrolment, http, serve};
+    use sync::clinic::http::guard::Door;
+    use sync::clinic::{enrolment, http, https, serve};
     use sync::heart::Heart;
     use sync::mqtt::MqttBroker;
     use sync::stop::Stop;
@@ -400,9 +401,23 @@ async fn run(root: &Root) -> Result<(), Failure> {
         (Some(at), Some(authority)) => Some((authority, listen_on(at)?)),
         (Some(_) | None, _) => None,
     };
+    let own = match (clinic.settings.dashboard, setup::own_certificate(root, &clinic.settings).map_err(failed)?) {
+        (Some(at), Some(pair)) => Some((pair, listen_on(at)?)),
+        (Some(_) | None, _) => None,
+    };
+    let browsers = async {
+        match own {
+            Some((pair, listener)) => {
+                let site = http::site(clinic.clone(), Door::Secure);
+                let served = https::serve(site, &pair, listener, stop.clone()).await;
+                served.map_err(|why| Failure::other("HTTPS for browsers has failed", &why))
+            }
+            None => Ok(()),
+        }
+    };
     let broker = MqttBroker::new(serve::identity(&clinic.settings, credentials));
     let link = serve::run(broker, clinic.clone(), keeper);
-    let enrolments = async {
+    let boxes = async {
         match secured {
             Some((authority, listener)) => {
                 let served = enrolment::serve(clinic.clone(), authority, listener, stop.clone()).await;
@@ -411,9 +426,10 @@ async fn run(root: &Root) -> Result<(), Failure> {
             None => Ok(()),
         }
     };
-    let (served, enrolled, ()) = tokio::join!(http::serve(clinic.clone(), listener, stop.clone()), enrolments, link);
+    let plain = http::serve(clinic.clone(), listener, stop.clone());
+    let (served, enrolled, shown, ()) = tokio::join!(plain, boxes, browsers, link);
     tracing::info!("The clinic server has stopped.");
-    served.map_err(|why| Failure::other("HTTP has failed", &why)).and(enrolled)
+    served.map_err(|why| Failure::other("HTTP has failed", &why)).and(enrolled).and(shown)
 }
 
 #[cfg(feature = "mqtt")]

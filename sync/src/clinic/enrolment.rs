@@ -13,28 +13,24 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use axum_server::tls_rustls::RustlsConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::error::report;
 use tracing::{error, info, warn};
 
-use super::Clinic;
+use super::http::guard::Door;
+use super::https::{self, HttpsError};
 use super::setup::{EnrolledTls, Enrolment, link_of};
 use super::store::ClinicStoreError;
+use super::{Clinic, http};
 use crate::code::hash_of;
 use crate::pki::{self, Authority, Holder, PkiError};
 use crate::stop::Stop;
-use crate::tls::{self, TlsError};
 
 /// A request for a certificate has half a KiB.
 const BODY_BYTES: usize = 16 * 1024;
 /// Wrong codes a minute, from all boxes together.
 const WRONG_A_MINUTE: u32 = 30;
-/// How long a handshake and the first request may take.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long answers under way may take after being told to stop.
-const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// What a box sends.
 #[derive(Serialize, Deserialize)]
@@ -46,20 +42,6 @@ pub struct EnrolRequest {
     pub secret: String,
     /// PKCS #10, PEM.
     pub request: String,
-}
-
-/// Why HTTPS is not served.
-#[derive(Debug, thiserror::Error)]
-pub enum HttpsError {
-    /// See [`PkiError`].
-    #[error(transparent)]
-    Pki(#[from] PkiError),
-    /// See [`TlsError`].
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// Of the listener.
-    #[error("HTTPS cannot be served")]
-    Io(#[from] std::io::Error),
 }
 
 /// What the answers need.
@@ -85,7 +67,7 @@ impl Wrong {
     }
 }
 
-/// Serves until told to stop, under the names of the settings, with a certificate made for that.
+/// Serves boxes and people until told to stop, under the names of the settings, with a certificate made for that.
 ///
 /// # Errors
 /// [`HttpsError`].
@@ -93,19 +75,12 @@ pub async fn serve(
     clinic: Arc<Clinic>,
     authority: Arc<Authority>,
     listener: TcpListener,
-    mut stop: Stop,
+    stop: Stop,
 ) -> Result<(), HttpsError> {
     let mut pair = authority.issue(Holder::Site(&clinic.settings.names), clinic.clock.now().wall)?;
     pair.certificate.push_str(authority.certificate());
-    let config = RustlsConfig::from_config(tls::server(&pair)?);
-    let handle = axum_server::Handle::new();
-    let ender = handle.clone();
-    tokio::spawn(async move {
-        stop.asked().await;
-        ender.graceful_shutdown(Some(LAST_ANSWERS));
-    });
-    let server = axum_server::from_tcp_rustls(listener, config)?.handle(handle).first_request_timeout(PATIENCE);
-    Ok(server.serve(router(clinic, authority).into_make_service()).await?)
+    let all = router(clinic.clone(), authority).merge(http::site(clinic, Door::Secure));
+    https::serve(all, &pair, listener, stop).await
 }
 
 /// The paths.

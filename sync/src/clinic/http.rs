@@ -1,17 +1,23 @@
-//! What the clinic server says over HTTP: health, metrics and metadata. Nothing that was said: there is no
-//! log-in yet.
+//! What the clinic server says over HTTP: health and metrics to whoever asks on the plain listener, all else to people who
+//! are logged in and programs that have a token.
+
+pub mod guard;
+pub mod live;
+mod login;
+mod transcript;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::{Query, State};
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::middleware::map_response;
-use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::clock::WallTime;
@@ -26,11 +32,10 @@ use super::board::{health_of, is_online, worst};
 use super::store::{BoxRow, ClinicStore, ClinicStoreError, KeptEvent, SessionRow};
 use super::{Clinic, metrics, page};
 use crate::stop::Stop;
+use guard::{Door, FORM_BYTES, Site};
 
 /// Rows an answer holds at most.
 const LIMIT: u32 = 200;
-/// Sessions on the page.
-const ON_PAGE: u32 = 20;
 /// How long answers under way may take after being told to stop.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
@@ -42,7 +47,8 @@ type Shared = State<Arc<Clinic>>;
 /// Of the listener.
 pub async fn serve(clinic: Arc<Clinic>, listener: TcpListener, mut stop: Stop) -> std::io::Result<()> {
     let mut until = stop.clone();
-    let served = axum::serve(listener, router(clinic)).with_graceful_shutdown(async move { until.asked().await });
+    let all = router(clinic, Door::plain(listener.local_addr()?)).into_make_service_with_connect_info::<SocketAddr>();
+    let served = axum::serve(listener, all).with_graceful_shutdown(async move { until.asked().await });
     tokio::select! {
         served = served.into_future() => served,
         () = async {
@@ -52,32 +58,48 @@ pub async fn serve(clinic: Arc<Clinic>, listener: TcpListener, mut stop: Stop) -
     }
 }
 
-/// All paths.
-pub fn router(clinic: Arc<Clinic>) -> Router {
-    Router::new()
-        .route("/", get(front))
+/// All paths of the plain listener.
+pub fn router(clinic: Arc<Clinic>, door: Door) -> Router {
+    let monitoring = Router::new()
         .route("/health", get(health))
         .route("/health/audio-processing", get(audio_processing))
         .route("/metrics", get(measure))
+        .with_state(clinic.clone());
+    guarded(monitoring, door).merge(site(clinic, door))
+}
+
+/// The paths of people and programs.
+pub fn site(clinic: Arc<Clinic>, door: Door) -> Router {
+    let site = Site { clinic, door };
+    let for_people = Router::new()
+        .route("/", get(live::front))
+        .route("/sessions/{id}", get(transcript::read))
+        .route("/logout", post(login::leave))
+        .layer(from_fn_with_state(site.clone(), guard::people));
+    let for_programs = Router::new()
+        .route("/events", get(live::events))
         .route("/api/v1/alerts", get(alerts))
         .route("/api/v1/sessions", get(sessions))
         .route("/api/v1/boxes", get(boxes))
         .route("/api/v1/events", get(events))
-        .layer(map_response(secure))
-        .with_state(clinic)
+        .layer(from_fn_with_state(site.clone(), guard::programs));
+    let for_all = Router::new()
+        .route("/login", get(login::ask_who).post(login::enter))
+        .route("/dashboard.css", get(async || ([(header::CONTENT_TYPE, "text/css; charset=utf-8")], page::STYLE)))
+        .route(
+            "/dashboard.js",
+            get(async || ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8")], page::SCRIPT)),
+        );
+    let all = for_people
+        .merge(for_programs)
+        .merge(for_all)
+        .layer(DefaultBodyLimit::max(FORM_BYTES))
+        .layer(from_fn_with_state(site.clone(), guard::door));
+    guarded(all.with_state(site), door)
 }
 
-async fn secure(mut response: Response) -> Response {
-    let headers = [
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    for (name, value) in headers {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    response
+fn guarded(router: Router, door: Door) -> Router {
+    router.layer(from_fn(guard::headers)).layer(Extension(door))
 }
 
 /// The store could not answer; the cause is in the log.
@@ -107,20 +129,6 @@ async fn ask<T: Send + 'static>(
             Err(NoAnswer)
         }
     }
-}
-
-async fn front(State(clinic): Shared) -> Result<Html<String>, NoAnswer> {
-    let questions = |store: &ClinicStore| Ok((store.boxes()?, store.alerts()?, store.sessions(ON_PAGE)?));
-    let (boxes, since, sessions) = ask(&clinic, questions).await?;
-    let now = clinic.clock.now().wall;
-    Ok(Html(page::render(&page::View {
-        clinic: &clinic.settings.clinic,
-        connected: clinic.connected.load(Ordering::Relaxed),
-        alerts: &holding(&boxes, &since, now),
-        boxes: &boxes,
-        sessions: &sessions,
-        now,
-    })))
 }
 
 async fn health(State(clinic): Shared) -> Json<serde_json::Value> {

@@ -9,6 +9,7 @@ pub mod board;
 pub mod broker_files;
 pub mod enrolment;
 pub mod http;
+pub mod https;
 pub mod ingest;
 pub mod invitation;
 pub mod metrics;
@@ -28,6 +29,7 @@ use shared::seal::ClinicKeys;
 use shared::wire::Topics;
 
 use access::gate::Gate;
+use http::live::Live;
 use ingest::Counters;
 use settings::ClinicSettings;
 use store::ClinicStore;
@@ -48,6 +50,8 @@ pub struct Clinic {
     pub connected: AtomicBool,
     /// How people come in.
     pub gate: Gate,
+    /// What its page last showed.
+    pub live: Live,
 }
 
 impl Clinic {
@@ -55,8 +59,8 @@ impl Clinic {
     #[must_use]
     pub fn new(settings: ClinicSettings, keys: ClinicKeys, store: ClinicStore, clock: Arc<dyn Clock>) -> Self {
         let (counters, connected) = (Counters::default(), AtomicBool::new(false));
-        let gate = Gate::default();
-        Self { settings, keys, store, clock, counters, connected, gate }
+        let (gate, live) = (Gate::default(), Live::default());
+        Self { settings, keys, store, clock, counters, connected, gate, live }
     }
 
     /// The topics of this clinic.

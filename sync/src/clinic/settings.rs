@@ -50,24 +50,34 @@ pub struct ClinicSettings {
     pub broker_host: String,
     /// Broker port.
     pub broker_port: u16,
-    /// Where HTTP is served.
+    /// Where HTTP is served: health and metrics; to this machine alone also all else.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
     /// Whether the broker is spoken to over TLS, with certificates of the clinic's own authority.
     #[serde(default)]
     pub tls: bool,
-    /// Where HTTPS is served, for boxes that are enrolled by a code.
+    /// Where HTTPS is served with a certificate of the clinic's own authority: to boxes that are enrolled by a code, and to
+    /// browsers that were told of that authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub https: Option<SocketAddr>,
     /// The names by which boxes and browsers reach this server over HTTPS; the first is told to them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
+    /// Where HTTPS is served to browsers with `certificate`, which another authority has signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dashboard: Option<SocketAddr>,
+    /// A certificate and those it was signed by, PEM; in the clinic's folder unless absolute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<PathBuf>,
+    /// Its private key, PEM; in the clinic's folder unless absolute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_key: Option<PathBuf>,
     /// The database file, in the clinic's folder unless absolute.
     #[serde(default = "default_database")]
     pub database: PathBuf,
 }
 
-/// HTTP has no log-in yet, so by default only this machine is served.
+/// Passwords do not travel in the clear, so by default only this machine is served.
 #[must_use]
 pub fn default_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 8080))
@@ -114,6 +124,9 @@ impl ClinicSettings {
             tls: false,
             https: None,
             names: Vec::new(),
+            dashboard: None,
+            certificate: None,
+            certificate_key: None,
             database: default_database(),
         };
         settings.check()?;
@@ -150,6 +163,11 @@ impl ClinicSettings {
             let (name, expected) = ("https", "absent without `tls`, and given together with `names`");
             return Err(ClinicSettingsError::Value { name, expected });
         }
+        let own = [self.dashboard.is_some(), self.certificate.is_some(), self.certificate_key.is_some()];
+        if own.contains(&true) && own.contains(&false) {
+            let (name, expected) = ("dashboard", "given together with `certificate` and `certificate_key`");
+            return Err(ClinicSettingsError::Value { name, expected });
+        }
         broker(&format!("{}:{}", self.broker_host, self.broker_port), self.broker_port).map(drop)
     }
 
@@ -163,6 +181,20 @@ impl ClinicSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_of_ones_own_has_its_key_and_its_address() {
+        let made = ClinicSettings::new("north", "s", ("b".into(), 1883), default_listen()).unwrap();
+        let whole = ClinicSettings {
+            dashboard: Some(default_listen()),
+            certificate: Some("c.pem".into()),
+            certificate_key: Some("c.key".into()),
+            ..made
+        };
+        whole.check().unwrap();
+        assert!(ClinicSettings { dashboard: None, ..whole.clone() }.check().is_err());
+        assert!(ClinicSettings { certificate_key: None, ..whole }.check().is_err());
+    }
 
     #[test]
     fn a_broker_is_a_host_with_or_without_a_port() {

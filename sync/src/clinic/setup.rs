@@ -115,6 +115,20 @@ pub fn authority(root: &Root, settings: &ClinicSettings) -> Result<Authority, Se
     Ok(Authority::open(&Pair { certificate, key })?)
 }
 
+/// The certificate of the settings that another authority has signed, and its key.
+///
+/// # Errors
+/// [`SetupError`], also if anybody but the owner may read the key.
+pub fn own_certificate(root: &Root, settings: &ClinicSettings) -> Result<Option<Pair>, SetupError> {
+    let (Some(certificate), Some(key)) = (&settings.certificate, &settings.certificate_key) else { return Ok(None) };
+    let [certificate, key] = [certificate, key].map(|file| root.clinic().join(file));
+    let file = certificate.display().to_string();
+    let key = read_secret(&key)?;
+    let certificate =
+        std::fs::read_to_string(&certificate).map_err(|source| SetupError::Unreadable { file, source })?;
+    Ok(Some(Pair { certificate, key }))
+}
+
 /// What holds keys and records is a folder for its owner alone.
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), SetupError> {
     let file = path.display().to_string();

@@ -3,6 +3,7 @@ use crate::clinic::fixture::World;
 use crate::clinic::invitation::{LIFETIME, invite};
 use crate::code::Code;
 use crate::pki::Pair;
+use crate::tls;
 use shared::clock::Clock as _;
 
 fn desk(world: &World) -> Desk {

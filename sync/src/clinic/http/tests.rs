@@ -1,4 +1,6 @@
 use super::*;
+use crate::clinic::access::Role;
+use crate::clinic::access::token::Token;
 use crate::clinic::alerts::{Key, Moves};
 use crate::clinic::fixture::{self, SESSION, World};
 use crate::clinic::ingest::{Label, take};
@@ -23,24 +25,59 @@ fn world() -> World {
     world
 }
 
-/// Head and body of each path.
-async fn fetch<const N: usize>(world: &World, paths: [&str; N]) -> [(String, String); N] {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (stopper, stop) = Stop::new();
-    let server = tokio::spawn(serve(world.clinic.clone(), listener, stop));
-    let mut answers = Vec::new();
-    for path in paths {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+/// A server for as long as a test.
+pub(super) struct Server {
+    pub(super) address: std::net::SocketAddr,
+    stopper: crate::stop::Stopper,
+    task: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    pub(super) async fn start(world: &World) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stopper, stop) = Stop::new();
+        Self { address, stopper, task: tokio::spawn(serve(world.clinic.clone(), listener, stop)) }
+    }
+
+    /// Head, in small letters but for its values, and body.
+    pub(super) async fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let form = "Content-Type: application/x-www-form-urlencoded";
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{form}\r\n{headers}\
+             Content-Length: {length}\r\n\r\n{body}"
+        );
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        answers.push((head.to_lowercase(), body.to_owned()));
+        (head.to_owned(), body.to_owned())
     }
-    stopper.stop();
-    server.await.unwrap().unwrap();
+
+    pub(super) async fn stop(self) {
+        self.stopper.stop();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+/// A header that a program with a token sends.
+fn bearer(world: &World) -> String {
+    let token = Token::generate().unwrap();
+    world.clinic.store.add_token("test", Role::Admin, &token.hash(), world.clock.now().wall).unwrap();
+    format!("Authorization: Bearer {}\r\n", token.text())
+}
+
+/// Head and body of each path, as a program with a token is answered.
+async fn fetch<const N: usize>(world: &World, paths: [&str; N]) -> [(String, String); N] {
+    let (server, bearer) = (Server::start(world).await, bearer(world));
+    let mut answers = Vec::new();
+    for path in paths {
+        let (head, body) = server.ask("GET", path, &bearer, "").await;
+        answers.push((head.to_lowercase(), body));
+    }
+    server.stop().await;
     answers.try_into().unwrap()
 }
 
@@ -71,11 +108,13 @@ async fn health_is_the_worst_of_all_boxes_and_of_each() {
 #[tokio::test]
 async fn every_answer_is_guarded_and_none_holds_what_was_said() {
     let world = world();
-    let paths = ["/", "/health", "/metrics", "/api/v1/sessions", "/api/v1/boxes", "/api/v1/events", "/api/v1/alerts"];
+    let paths =
+        ["/login", "/health", "/metrics", "/api/v1/sessions", "/api/v1/boxes", "/api/v1/events", "/api/v1/alerts"];
     for (head, body) in fetch(&world, paths).await {
         assert!(head.starts_with("http/1.1 200"), "{head}");
         for header in [
-            "content-security-policy: default-src 'none'; style-src 'unsafe-inline'",
+            "content-security-policy: default-src 'none'; style-src 'self'; script-src 'self';",
+            "x-frame-options: deny",
             "x-content-type-options: nosniff",
             "referrer-policy: no-referrer",
             "cache-control: no-store",
@@ -107,13 +146,14 @@ async fn alerts_that_hold_are_listed_with_whose_they_are_since_when_and_whether_
     let key = Key { alert: AlertName::RetryExhaustion, box_id: "room-2".into() };
     world.clinic.store.keep_alerts(&Moves { begun: vec![key], ended: vec![] }, now).unwrap();
     world.clock.pass(Duration::from_secs(60));
-    let [alerts, page, metrics] = fetch(&world, ["/api/v1/alerts", "/", "/metrics"]).await;
+    let [alerts, metrics] = fetch(&world, ["/api/v1/alerts", "/metrics"]).await;
     let expected = json!([{
         "version": 1, "box": "room-2", "alert": "retry_exhaustion", "state": "firing", "value": 0.75,
         "threshold": 0.02, "samples": 40, "since": fixture::DATE, "online": false,
     }]);
     assert_eq!(parse(&alerts.1), expected);
-    assert!(page.1.contains("room-2</b> 75 % of 40 sessions ran out of attempts") && page.1.contains("UTC, offline"));
     assert!(metrics.1.contains(r#"roomscribe_alert_firing{alert="retry_exhaustion",box="room-2"} 1"#));
     assert!(metrics.1.contains(r#"roomscribe_alert_firing{alert="retry_exhaustion",box="board"} 0"#));
 }
+
+mod login;

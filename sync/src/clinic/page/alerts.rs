@@ -1,28 +1,32 @@
 //! The alerts that hold, in sentences.
 
+use maud::{Markup, html};
 use shared::alert::{Alert, AlertName};
 use shared::wire::{BoardAlert, WHOLE_CLINIC};
 
-use super::{date, escape, name};
+use super::{date, name};
 
 /// The section at the top of the page; one line if all is well.
-pub(super) fn section(held: &[BoardAlert]) -> String {
-    if held.is_empty() {
-        return "<p class=\"dim\">No alerts.</p>".into();
+pub(super) fn section(held: &[BoardAlert]) -> Markup {
+    html! {
+        @if held.is_empty() {
+            p.dim { "No alerts." }
+        } @else {
+            h2 { "Alerts" }
+            ul.card.alerts { @for alert in held { (item(alert)) } }
+        }
     }
-    let items: String = held.iter().map(item).collect();
-    format!("<h2>Alerts</h2><ul class=\"card alerts\">{items}</ul>")
 }
 
-fn item(held: &BoardAlert) -> String {
+fn item(held: &BoardAlert) -> Markup {
     let whose = if held.box_id == WHOLE_CLINIC { "All rooms" } else { &held.box_id };
     let away = if held.online { "" } else { ", offline" };
-    format!(
-        "<li><b class=\"bad\">{}</b> {} <span class=\"since\">since {}{away}</span></li>",
-        escape(whose),
-        escape(&sentence(&held.alert)),
-        date(&held.since)
-    )
+    html! {
+        li {
+            b.bad { (whose) } " " (sentence(&held.alert)) " "
+            span.since { "since " (date(&held.since)) (away) }
+        }
+    }
 }
 
 /// What was measured, and the limit it is over.
@@ -100,9 +104,9 @@ mod tests {
     fn an_alert_says_whose_it_is_since_when_and_whether_that_is_still_known() {
         let one = held(AlertName::BreakerOpen, 1.0, 3);
         let all = BoardAlert { box_id: WHOLE_CLINIC.into(), online: false, ..held(AlertName::ProcessingTime, 99.0, 5) };
-        let text = section(&[one, all]);
+        let text = section(&[one, all]).into_string();
         assert!(text.contains("room-1</b> Circuit") && text.contains("since 2026-01-01 08:30 UTC</span>"));
         assert!(text.contains("All rooms</b> Records") && text.contains("08:30 UTC, offline"));
-        assert_eq!(section(&[]), "<p class=\"dim\">No alerts.</p>");
+        assert_eq!(section(&[]).into_string(), "<p class=\"dim\">No alerts.</p>");
     }
 }
