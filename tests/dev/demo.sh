@@ -178,7 +178,8 @@ await() {
 }
 
 box_is_online() {
-    curl --silent --fail --header "Authorization: Bearer $token" "http://127.0.0.1:$http_port/api/v1/boxes" | grep -q '"online":true'
+    curl --silent --fail --header "Authorization: Bearer $token" "http://127.0.0.1:$http_port/api/v1/boxes" |
+        grep -q '"online":true'
 }
 
 start_everything() {
