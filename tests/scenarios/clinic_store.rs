@@ -138,7 +138,7 @@ fn servers_that_start_at_once_make_the_tables_once() {
             });
         }
     });
-    assert_eq!(postgres.ask("select version from roomscribe_schema"), [["1"]]);
+    assert_eq!(postgres.ask("select version from roomscribe_schema"), [["2"]]);
 }
 
 /// Does something on each of two servers' stores from two threads each, at once, and gives what came of it.
