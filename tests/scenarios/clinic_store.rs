@@ -89,6 +89,18 @@ fn play(store: &ClinicStore) -> Vec<String> {
     note(&(store.take_lease("b", Some(&second)).unwrap(), store.lease().unwrap()));
     let third = store.lease().unwrap().unwrap();
     note(&(store.take_lease("", Some(&third)).unwrap(), store.lease().unwrap()));
+    // Invitations: replaced, redeemed for one key and again for it, not for another, nor once its time is over.
+    for code in [[1; 32], [2; 32]] {
+        store.invite(&code, BOX, later(60), NOW).unwrap();
+    }
+    let redeem = |code, key, at| store.redeem(&[code; 32], &[key; 32], at).unwrap();
+    note(&(redeem(1, 7, NOW), redeem(2, 7, NOW), redeem(2, 7, NOW), redeem(2, 8, NOW), redeem(2, 7, later(60))));
+    // Home Assistant's boxes: kept once, forgotten.
+    store.keep_discovered(BOX).unwrap();
+    store.keep_discovered(BOX).unwrap();
+    note(&store.discovered().unwrap());
+    store.forget_discovered(BOX).unwrap();
+    note(&store.discovered().unwrap());
     answers
 }
 
@@ -138,7 +150,7 @@ fn servers_that_start_at_once_make_the_tables_once() {
             });
         }
     });
-    assert_eq!(postgres.ask("select version from roomscribe_schema"), [["2"]]);
+    assert_eq!(postgres.ask("select version from roomscribe_schema order by version"), [["1"], ["2"]]);
 }
 
 /// Does something on each of two servers' stores from two threads each, at once, and gives what came of it.
