@@ -10,7 +10,7 @@ cross_triple=aarch64-unknown-linux-gnu
 set_up_cross() {
     if ! dpkg --print-foreign-architectures | grep -qx arm64; then
         as_root dpkg --add-architecture arm64
-        quietly "$target/setup/apt.log" as_root apt-get -q update || die "apt-get update failed (its words are above)."
+        fresh_lists
     fi
     debian_packages "${packages_cross[@]}" "${packages_cross_arm64[@]/%/:arm64}"
 }

@@ -14,9 +14,12 @@ make_machine() {
     [ "$arch" = "$(dpkg --print-architecture)" ] || strip=(aarch64-linux-gnu-strip)
     rm -rf "$tree"
     mkdir -p "$folder/packages" "$tree"/{bin,dev,modules,proc,sys,tmp}
+    # What apt heard of last month may be gone from its server.
+    [ -d "$folder/linux" ] || fresh_lists
     kernel=$(apt-cache depends "linux-image-$arch:$arch" | sed -n 's/.*Depends: \(linux-image-[^: ]*\).*/\1/p' | head -n 1)
     [ -n "$kernel" ] || die "apt knows no kernel of Debian's for $arch." "Tried: what linux-image-$arch depends on."
-    for package in {busybox-static,libc6,libgcc-s1,libstdc++6,libgomp1,"$(sound_library "$arch")",alsa-utils}":$arch" libasound2-data; do
+    for package in {busybox-static,libc6,libgcc-s1,libstdc++6,libgomp1,alsa-utils,"$(sound_library "$arch")"}":$arch" \
+        libasound2-data; do
         unpack_package "$folder/packages" "$package" "$tree"
     done
     if [ ! -f "$folder/kernel.$kernel" ]; then

@@ -73,7 +73,11 @@ as_root() {
 has_package() {
     # The package postgresql only stands for the newest release; where another is, somebody may be using it.
     if [ "$1" = postgresql ] && compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then return; fi
-    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+    # Of another architecture's package of the same name nothing follows.
+    local native
+    native=$(dpkg --print-architecture)
+    [[ $1 = *:* ]] && native=${1#*:}
+    dpkg-query -W -f '${Architecture} ${db:Status-Status}\n' "$1" 2>/dev/null | grep -qxE "($native|all) installed"
 }
 
 debian_packages() {
@@ -88,8 +92,7 @@ debian_packages() {
     [ "$(id -u)" = 0 ] || command -v sudo >/dev/null || die "packages are missing, and without root or sudo they cannot be installed." \
         "As root: apt-get install --no-install-recommends ${missing[*]}"
     say "   installing ${missing[*]}"
-    quietly "$log" as_root apt-get -q update || die "apt-get update failed (its words are above)." \
-        "Tried: the sources in /etc/apt. Check the network, then run the command again."
+    fresh_lists
     # Nothing that is installed may go for it.
     quietly "$log" as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends --no-remove \
         "${missing[@]}" || die "apt-get could not install: ${missing[*]} (its words are above)." \
@@ -97,6 +100,11 @@ debian_packages() {
     for name in "${packages_serving[@]}"; do
         if [[ " ${missing[*]} " = *" $name "* ]]; then stop_debians_service "$name"; fi
     done
+}
+
+fresh_lists() {
+    quietly "$target/setup/apt.log" as_root apt-get -q update || die "apt-get update failed (its words are above)." \
+        "Tried: the sources in /etc/apt. Check the network, then run the command again."
 }
 
 # Installing these starts each as a service of its name (ports 1883, 5432, 9090). Nothing here uses those: tests start

@@ -51,7 +51,7 @@ run_tests() {
     say "-- tests"
     # The scenarios run the programs, so these are built whole first: the part before left them without engines.
     cargo build --release --locked --workspace || failed+=("build")
-    make_machine "$(dpkg --print-architecture)" "$target/release/roomscribe"
+    step "Emulated machine" make_machine "$(dpkg --print-architecture)" "$target/release/roomscribe"
     if [ $arm = yes ]; then make_arm_machine; fi
     # One stream, so that the order is the order in which things happened.
     cargo test --release --locked --workspace --lib --bins --tests --no-fail-fast -- "${extra[@]}" 2>&1 || failed+=("tests")
