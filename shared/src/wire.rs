@@ -17,8 +17,11 @@ use crate::store::Rates;
 /// The contract, as `AsyncAPI` 3: every topic, its kind, who publishes, and every field.
 pub const ASYNCAPI: &str = include_str!("../schema/asyncapi-v1.json");
 
-/// The largest parcel the link carries, and so the packet limit both ends set.
+/// The largest parcel the link carries.
 pub const MAX_PARCEL_BYTES: usize = 4 * 1024 * 1024;
+
+/// The largest packet: a parcel, its topic and MQTT's own bytes.
+pub const MAX_PACKET_BYTES: usize = MAX_PARCEL_BYTES + 64 * 1024;
 
 /// Stands for all boxes where a topic names one: no box can be called so.
 pub const WHOLE_CLINIC: &str = "board";
@@ -190,6 +193,18 @@ impl Topics {
         format!("{}/#", self.root)
     }
 
+    /// The filter of every box's health.
+    #[must_use]
+    pub fn health_filter(&self) -> String {
+        format!("{}/+/health", self.root)
+    }
+
+    /// The filter of what Home Assistant is told of.
+    #[must_use]
+    pub fn discovery_filter(&self) -> String {
+        self.discovery("+")
+    }
+
     /// The filter of what a dashboard reads.
     #[must_use]
     pub fn board_filter(&self) -> String {
@@ -199,7 +214,7 @@ impl Topics {
     /// What every clinic server subscribes to plainly.
     #[must_use]
     pub fn plain_subscriptions(&self) -> [String; 2] {
-        [format!("{}/+/status", self.root), format!("{}/+/health", self.root)]
+        [format!("{}/+/status", self.root), self.health_filter()]
     }
 
     /// What the clinic's servers share between them.

@@ -15,6 +15,7 @@ pub mod heart;
 #[cfg(feature = "mqtt")]
 pub mod mqtt;
 pub mod pki;
+pub mod progress;
 pub mod room;
 pub mod stop;
 pub mod tls;

@@ -13,15 +13,13 @@ use rumqttc::v5::mqttbytes::v5::{
 use rumqttc::v5::mqttbytes::{Error as MqttError, QoS};
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
 use rumqttc::{Outgoing, TlsConfiguration, TlsError, Transport};
-use shared::wire::MAX_PARCEL_BYTES;
+use shared::wire::MAX_PACKET_BYTES;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::uplink::{Broker, Correlation, Identity, Line, LinkError, Message, News, Publication, Receipt, Ticket};
 
-/// A parcel, its topic and MQTT's own bytes.
-pub const PACKET_LIMIT_BYTES: usize = MAX_PARCEL_BYTES + 64 * 1024;
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Pings make the event loop turn every [`KEEP_ALIVE`]; one that does not is stuck in a write. A full parcel
@@ -54,7 +52,7 @@ impl MqttBroker {
         properties.session_expiry_interval = Some(session_expiry_s);
         properties.receive_maximum = Some(UNSETTLED);
         // The library reads its limit for incoming packets from here as well; without it, it is 10 KiB.
-        properties.max_packet_size = u32::try_from(PACKET_LIMIT_BYTES).ok();
+        properties.max_packet_size = u32::try_from(MAX_PACKET_BYTES).ok();
         let mut options = MqttOptions::new(client_id, host, port);
         options
             .set_keep_alive(KEEP_ALIVE)

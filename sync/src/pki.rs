@@ -169,6 +169,12 @@ pub fn server_name(server: &str) -> String {
     format!("board.{server}")
 }
 
+/// Whether a certificate can be for a name.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    alternative(name).is_ok()
+}
+
 fn alternative(name: &str) -> Result<SanType, PkiError> {
     let bare = name.trim_start_matches('[').trim_end_matches(']');
     if let Ok(address) = bare.parse::<IpAddr>() {

@@ -4,14 +4,15 @@
 
 #[path = "broker/heard.rs"]
 mod heard;
+mod kit;
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kit::{Process, free_port, mosquitto};
 use shared::alert::{AlertName, evaluate};
 use shared::breaker::{Service, StateName};
 use shared::clock::{Clock as _, SystemClock, WallTime};
@@ -33,37 +34,19 @@ const LARGE: &str = "7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a22";
 const SECOND: &str = "7f1f6a0e-9a60-4b0e-8f3c-1d7a2f1f0a33";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A process that does not outlive its test.
-struct Process(Child);
-
-impl Process {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
-    }
-
-    fn kill(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-
-    fn terminate(&mut self) -> Option<i32> {
-        Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
-        self.0.wait().unwrap().code()
-    }
+fn start(command: &mut Command) -> Process {
+    Process::start(command.stdout(Stdio::null()))
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-    }
+fn terminate(process: &mut Process) -> Option<i32> {
+    Command::new("kill").args(["-TERM", &process.0.id().to_string()]).status().unwrap();
+    process.0.wait().unwrap().code()
 }
 
-fn mosquitto(folder: &Path, port: u16) -> Process {
-    let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/usr/bin/mosquitto"].map(PathBuf::from);
-    let program = program.iter().find(|p| p.exists()).expect("install mosquitto");
+fn start_mosquitto(folder: &Path, port: u16) -> Process {
     let settings = folder.join("mosquitto.conf");
     std::fs::write(&settings, format!("listener {port} 127.0.0.1\nallow_anonymous true\nlog_type none\n")).unwrap();
-    Process::start(Command::new(program).arg("-c").arg(settings))
+    start(mosquitto().arg("-c").arg(settings))
 }
 
 struct World {
@@ -72,10 +55,6 @@ struct World {
     store: Store,
     clinic: ClinicPublic,
     topics: Topics,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn answer(command: &mut Command) -> String {
@@ -113,7 +92,7 @@ impl World {
     }
 
     fn daemon(&self, program: &str) -> Process {
-        Process::start(Command::new(program).arg("--root").arg(self.folder.path()).arg("run"))
+        start(Command::new(program).arg("--root").arg(self.folder.path()).arg("run"))
     }
 
     fn show(&self, session: &str) -> String {
@@ -310,7 +289,7 @@ fn record(session: &str, now: WallTime) -> Record {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_arrive_once_and_breakers_are_published_through_a_real_broker_that_dies() {
     let world = World::new();
-    let mut broker = mosquitto(world.folder.path(), world.port);
+    let mut broker = start_mosquitto(world.folder.path(), world.port);
     let listener = world.listener();
     let mut clinic = world.daemon(env!("CARGO_BIN_EXE_roomscribe-clinic"));
     let mut room = world.room();
@@ -337,7 +316,7 @@ async fn records_arrive_once_and_breakers_are_published_through_a_real_broker_th
 
     broker.kill();
     world.finish(SECOND, &world.seal(SECOND));
-    let _broker = mosquitto(world.folder.path(), world.port);
+    let _broker = start_mosquitto(world.folder.path(), world.port);
     assert_eq!(world.settled(SECOND).await, OutboxState::Acknowledged);
     world.board(|board| seen(board) && board.worst.transcription_circuit == StateName::Open).await;
 
@@ -355,7 +334,7 @@ async fn records_arrive_once_and_breakers_are_published_through_a_real_broker_th
     world.hears(&status, |payload| payload == b"offline").await;
     let mut room = world.room();
     world.hears(&status, |payload| payload == b"online").await;
-    assert_eq!((room.terminate(), clinic.terminate()), (Some(0), Some(0)));
+    assert_eq!((terminate(&mut room), terminate(&mut clinic)), (Some(0), Some(0)));
     world.hears(&status, |payload| payload == b"offline").await;
     world.hears(&world.topics.board_status("server-1"), |payload| payload == b"offline").await;
     listener.end();
@@ -364,7 +343,7 @@ async fn records_arrive_once_and_breakers_are_published_through_a_real_broker_th
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_broker_keeps_exactly_the_alerts_that_hold_whatever_dies_meanwhile() {
     let world = World::new();
-    let mut broker = mosquitto(world.folder.path(), world.port);
+    let mut broker = start_mosquitto(world.folder.path(), world.port);
     let listener = world.listener();
     let start_clinic = || world.daemon(env!("CARGO_BIN_EXE_roomscribe-clinic"));
     let mut clinic = start_clinic();
@@ -393,7 +372,7 @@ async fn a_real_broker_keeps_exactly_the_alerts_that_hold_whatever_dies_meanwhil
 
     // A broker that has forgotten everything is told again.
     broker.kill();
-    let _broker = mosquitto(world.folder.path(), world.port);
+    let _broker = start_mosquitto(world.folder.path(), world.port);
     assert_eq!(world.keeps_alerts(std::slice::from_ref(&open)).await[&open].since, since);
 
     // An alert of a box that is gone stays, as last known; it ends when the box says so.
@@ -403,6 +382,6 @@ async fn a_real_broker_keeps_exactly_the_alerts_that_hold_whatever_dies_meanwhil
     world.says(StateName::Closed, 0);
     let mut room = world.room();
     world.keeps_alerts(&[]).await;
-    assert_eq!((room.terminate(), clinic.terminate()), (Some(0), Some(0)));
+    assert_eq!((terminate(&mut room), terminate(&mut clinic)), (Some(0), Some(0)));
     listener.end();
 }

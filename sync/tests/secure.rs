@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of a test may fail it")]
 
-use std::net::TcpListener;
+mod kit;
+
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kit::{Process, free_port, mosquitto};
 use rustls::ClientConfig;
 use shared::clock::{Clock as _, SystemClock, WallTime};
 use shared::paths::Root;
@@ -20,24 +22,6 @@ use sync::uplink::{Broker as _, Identity, LinkError, Publication};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const PASSWORD: &str = "correct horse";
-
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn installed(name: &str) -> Command {
-    let in_sbin = Path::new("/usr/sbin").join(name);
-    Command::new(if in_sbin.exists() { in_sbin } else { PathBuf::from(name) })
-}
 
 fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     const STEP: Duration = Duration::from_millis(50);
@@ -94,10 +78,11 @@ impl World {
 
     /// The shipped configuration, with its dashboards switched on as it says.
     fn launch(files: &Path, dashboards: u16) -> Process {
-        let password = ["-b", "-c", &files.join("dashboard.passwd").display().to_string(), "dashboard", PASSWORD]
-            .map(str::to_owned);
-        let made = Command::new("mosquitto_passwd").args(password).output().expect("mosquitto is installed");
-        assert!(made.status.success(), "{}", said(&made));
+        for (options, user) in [(&["-b", "-c"][..], "dashboard"), (&["-b"], "homeassistant")] {
+            let mut command = Command::new("mosquitto_passwd");
+            let made = command.args(options).arg(files.join("dashboard.passwd")).args([user, PASSWORD]).output();
+            assert!(made.as_ref().is_ok_and(|made| made.status.success()), "{made:?}");
+        }
         let config = files.join("roomscribe.conf");
         let text = std::fs::read_to_string(&config).unwrap();
         let on = |line: &str| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line).to_owned();
@@ -105,12 +90,13 @@ impl World {
         let switched = switched.replace("listener 8884", &format!("listener {dashboards}"));
         assert_ne!(text, switched);
         std::fs::write(&config, switched).unwrap();
-        let main = files.join("main");
-        std::fs::write(&main, format!("user root\ninclude_dir {}\n", files.display())).unwrap();
-        let mut command = installed("mosquitto");
+        // As Debian's mosquitto.conf has it, and as broker-files says: by a link in conf.d.
+        let (main, conf_d) = (files.join("main"), files.join("conf.d"));
+        std::fs::create_dir(&conf_d).unwrap();
+        std::os::unix::fs::symlink(&config, conf_d.join("roomscribe.conf")).unwrap();
+        std::fs::write(&main, format!("user root\ninclude_dir {}\n", conf_d.display())).unwrap();
         let log = std::fs::File::create(files.join("log")).unwrap();
-        command.arg("-c").arg(main).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        Process(command.spawn().expect("mosquitto is installed"))
+        Process::start(mosquitto().arg("-c").arg(main).stdout(log.try_clone().unwrap()).stderr(log))
     }
 
     fn command_in(folder: &Path, whose: &str) -> Command {
@@ -130,7 +116,7 @@ impl World {
     fn start_daemon(&self, whose: &str) -> Process {
         let log = std::fs::File::create(self.folder.path().join(format!("{whose}.log"))).unwrap();
         let mut command = Self::command_in(self.folder.path(), whose);
-        Process(command.arg("run").stdout(Stdio::null()).stderr(log).spawn().unwrap())
+        Process::start(command.arg("run").stdout(Stdio::null()).stderr(log))
     }
 
     fn authority(&self) -> Authority {
@@ -156,9 +142,13 @@ impl World {
     }
 
     fn dashboard(&self, password: &str) -> Command {
+        self.reader("dashboard", password)
+    }
+
+    fn reader(&self, user: &str, password: &str) -> Command {
         let mut command = Command::new("mosquitto_sub");
         command.args(["-V", "5", "-h", "localhost", "-p", &self.dashboards.to_string(), "--cafile"]);
-        command.arg(self.folder.path().join("mosquitto/authority.pem")).args(["-u", "dashboard", "-P", password]);
+        command.arg(self.folder.path().join("mosquitto/authority.pem")).args(["-u", user, "-P", password]);
         command
     }
 }
@@ -178,7 +168,7 @@ impl Listener {
         let file = tempfile::NamedTempFile::new_in(world.folder.path()).unwrap().into_temp_path().keep().unwrap();
         let out = std::fs::File::create(&file).unwrap();
         unbuffered.args(["-q", "1", "-t", filter, "-F", "%t", "-d"]).stdout(out).stderr(Stdio::null());
-        let running = Process(unbuffered.spawn().expect("mosquitto-clients are installed"));
+        let running = Process::start(&mut unbuffered);
         let listener = Self { _running: running, file };
         wait_for("a subscription", || listener.text().contains("SUBACK").then_some(()));
         listener
@@ -193,7 +183,11 @@ impl Listener {
     }
 
     fn topics(&self) -> Vec<String> {
-        self.text().lines().filter(|line| line.starts_with("roomscribe/")).map(str::to_owned).collect()
+        self.text()
+            .lines()
+            .filter(|line| line.starts_with("roomscribe/") || line.starts_with("homeassistant/"))
+            .map(str::to_owned)
+            .collect()
     }
 }
 
@@ -284,9 +278,15 @@ fn a_certificate_reaches_its_own_topics_and_a_dashboard_the_board_alone() {
     taking.args(["-i", "room-2"]);
     let taking = Listener::start(&world, taking, "#");
     let board = Listener::start(&world, world.dashboard(PASSWORD), "#");
+    let home = Listener::start(&world, world.reader("homeassistant", PASSWORD), "#");
     for rest in ["room-1/ack", "room-2/ack", "room-2/cmd/start", "room-2/health", "board/breakers"] {
         assert!(world.publish(&server, &topic(rest)).status.success());
     }
+    let discovery = "homeassistant/device/roomscribe-north/room-2/config";
+    assert!(world.publish(&server, discovery).status.success());
+    drop(world.publish(&one, "homeassistant/device/roomscribe-north/room-1/config"));
+    wait_for("what Home Assistant may read", || home.has(discovery).then_some(()));
+    assert_eq!(home.topics(), [topic("room-2/health"), topic("board/breakers"), discovery.to_owned()]);
     wait_for("their own", || (theirs.topics().len() == 2 && !board.topics().is_empty()).then_some(()));
     wait_for("its own", || (!taking.topics().is_empty()).then_some(()));
     assert_eq!(theirs.topics(), [topic("room-2/ack"), topic("room-2/cmd/start")]);

@@ -24,6 +24,7 @@ use sync::clinic::show::{self, ShowError};
 use sync::clinic::store::postgres::Address;
 use sync::clinic::store::{ClinicStore, ClinicStoreError, CommandRow, Place, UNANSWERED};
 use sync::exit::{self, Failure};
+use sync::progress;
 use sync::room::redeem;
 
 /// Takes sealed records from boxes, and shows how every room is.
@@ -68,8 +69,7 @@ enum Command {
         database: DatabaseOptions,
     },
     /// Write what Mosquitto needs: its certificate, its rules, its configuration.
-    #[command(after_help = "Example:\n  roomscribe-clinic broker-files --name broker.north.example --to mosquitto\n  \
-                            sudo cp -r mosquitto /etc/mosquitto/roomscribe")]
+    #[command(after_help = "Example:\n  roomscribe-clinic broker-files --name broker.north.example --to mosquitto")]
     BrokerFiles {
         /// The folder to write them into.
         #[arg(long, value_name = "DIR")]
@@ -274,7 +274,8 @@ fn init(root: &Root, settings: &ClinicSettings) -> Result<(), Failure> {
     let mut text = format!("Clinic {} is made; its settings are in {}.\n", settings.clinic, path.display());
     text.push_str("Keep a copy of its keys folder in a safe place: nothing else opens its records.\n");
     text.push_str(if settings.tls {
-        "Next: roomscribe-clinic broker-files --to mosquitto, for the broker; then roomscribe-clinic run\n"
+        "Next: roomscribe-clinic broker-files --to mosquitto, for the broker; then roomscribe-clinic run,\n\
+         and for each box roomscribe-clinic invite BOX\n"
     } else {
         "Next: roomscribe-clinic invite room-1 > link.toml\n"
     });
@@ -305,11 +306,10 @@ fn broker_files(
         why => failed(why),
     })?;
     print(&format!(
-        "Written to {}. Put the folder where the broker finds it, as {}, readable by the broker alone,\n\
-         and let it read roomscribe.conf, e.g. by a line `include_dir {}`.\n",
-        to.display(),
-        installed.display(),
-        installed.display(),
+        "Written to {from}. On the broker, as root:\n\n  cp -rT {from} {at} && chown -R mosquitto: {at}\n  \
+         ln -sf {at}/roomscribe.conf /etc/mosquitto/conf.d/ && systemctl restart mosquitto\n",
+        from = to.display(),
+        at = installed.display(),
     ))
 }
 
@@ -362,6 +362,7 @@ async fn command(root: &Root, wanted: Wanted, as_json: bool) -> Result<(), Failu
         why => Failure::Usage(why.to_string()),
     })?;
     let began = clock.now().uptime;
+    let waiting = progress::waiting("waiting for the box's answer");
     let row = loop {
         let row = clinic.store.command(&id).map_err(|why| failed(&why))?;
         let is_over = clock.now().uptime.saturating_sub(began) >= patience;
@@ -371,6 +372,7 @@ async fn command(root: &Root, wanted: Wanted, as_json: bool) -> Result<(), Failu
             None => return Err(Failure::Other("the order is gone from the clinic's database".into())),
         }
     };
+    waiting.finish_and_clear();
     if as_json {
         print(&json(&row)?)?;
     }
@@ -430,7 +432,7 @@ fn keys(root: &Root, action: &KeysAction) -> Result<(), Failure> {
         text.push_str(
             "Keep a copy of the keys folder in a safe place, and restart roomscribe-clinic, every server of it.\n\
              Boxes go on with the keys they were told. To each, one after the other, give the new ones:\n  \
-             roomscribe-clinic invite room-1 > link.toml, and on the box: roomscribe-sync enrol --from link.toml\n",
+             roomscribe-clinic invite BOX, and on the box what that prints\n",
         );
     }
     print(&text)
@@ -554,9 +556,17 @@ async fn run(root: &Root) -> Result<(), Failure> {
             None => Ok(()),
         }
     };
-    let (served, enrolled, ()) = tokio::join!(http::serve(clinic.clone(), listener, stop.clone()), enrolments, link);
+    let pages = async {
+        let served = http::serve(clinic.clone(), listener, stop.clone()).await;
+        served.map_err(|why| Failure::other("HTTP has failed", &why))
+    };
+    // One that fails ends all: a server without it would look well, and systemd starts it again.
+    let ended = tokio::try_join!(pages, enrolments, async {
+        link.await;
+        Ok(())
+    });
     tracing::info!("The clinic server has stopped.");
-    served.map_err(|why| Failure::other("HTTP has failed", &why)).and(enrolled)
+    ended.map(drop)
 }
 
 #[cfg(feature = "mqtt")]

@@ -11,13 +11,14 @@ use shared::paths::Root;
 use sync::code::{Code, NoCode};
 use sync::exit::{self, Failure};
 use sync::pki;
+use sync::progress;
 use sync::room::enrol;
 use sync::room::redeem::{RedeemError, redeem};
 use sync::tls::RoomCredentials;
 
 /// Brings a box's sealed records to its clinic.
 #[derive(Parser)]
-#[command(version, after_help = "Example:\n  roomscribe-sync enrol --from link.toml && roomscribe-sync run")]
+#[command(version, after_help = "Example:\n  roomscribe-sync run")]
 struct Cli {
     /// Where the box lies; a folder other than / holds a box for development.
     #[arg(long, env = "ROOMSCRIBE_ROOT", default_value = "/", global = true)]
@@ -45,7 +46,7 @@ enum Command {
         #[arg(long, value_name = "FILE", conflicts_with = "code")]
         from: Option<PathBuf>,
     },
-    /// Show this box's certificate for the broker: whose it is, and until when.
+    /// Show until when this box's certificate for the broker is valid.
     #[command(after_help = "Example:\n  roomscribe-sync certificate")]
     Certificate,
 }
@@ -84,7 +85,10 @@ fn by_code(root: &Root, code: String, clinic: &str) -> Result<(), Failure> {
     let code = if code == "-" { read(Path::new("-"))? } else { code };
     let code: Code = code.trim().parse().map_err(|why: NoCode| Failure::Usage(why.to_string()))?;
     let request = enrol::request(root).map_err(|why| Failure::other("not enrolled", &why))?;
-    let enrolment = redeem(&code, clinic, &request).map_err(|why| match why {
+    let waiting = progress::waiting("asking the clinic's server");
+    let redeemed = redeem(&code, clinic, &request);
+    waiting.finish_and_clear();
+    let enrolment = redeemed.map_err(|why| match why {
         RedeemError::Unreachable { .. } => Failure::Unavailable(format!("not enrolled: {}", report(&why))),
         why => Failure::other("not enrolled", &why),
     })?;
@@ -137,8 +141,7 @@ async fn run(root: &Root) -> Result<(), Failure> {
         .map_err(|why| Failure::configuration("the settings cannot be used", &why))?;
     let link = settings.link.clone().ok_or_else(|| {
         Failure::Configuration(
-            "this box is not enrolled: on the clinic's server run `roomscribe-clinic invite BOX > link.toml`, \
-             then here `roomscribe-sync enrol --from link.toml`"
+            "this box is not enrolled: on the clinic's server run `roomscribe-clinic invite BOX`, then here what it prints"
                 .into(),
         )
     })?;

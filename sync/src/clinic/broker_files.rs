@@ -1,20 +1,18 @@
 //! What Mosquitto needs for a clinic: its certificate, its rules, its configuration.
 //!
 //! A box may write its own topics and read what is meant for it, by the name in its certificate, which is its client id as
-//! well. Clinic servers may do everything below the clinic's root. A dashboard has a password, and reads the board.
+//! well. Clinic servers may do everything below the clinic's root. A dashboard has a password, and reads the board; so has Home
+//! Assistant, and reads what it is told of.
 
 use std::path::Path;
 
 use shared::clock::WallTime;
-use shared::wire::Topics;
+use shared::wire::{MAX_PACKET_BYTES, Topics};
 
 use super::settings::ClinicSettings;
 use super::setup::SetupError;
 use crate::files;
 use crate::pki::{Authority, Holder, server_name};
-
-/// A parcel, its topic and MQTT's own bytes.
-const PACKET_BYTES: usize = shared::wire::MAX_PARCEL_BYTES + 64 * 1024;
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -70,20 +68,27 @@ fn rules(settings: &ClinicSettings, servers: &[String]) -> String {
     }
     for server in servers {
         text.push_str(&format!("\nuser {}\ntopic readwrite {}\n", server_name(server), topics.clinic_filter()));
+        // What Home Assistant was told, also to clear it once that is switched off.
+        text.push_str(&format!("topic readwrite {}\n", topics.discovery_filter()));
     }
     text
 }
 
 fn board_rules(settings: &ClinicSettings) -> String {
-    format!("user dashboard\ntopic read {}\n", Topics::new(&settings.clinic).board_filter())
+    let topics = Topics::new(&settings.clinic);
+    let read = |filters: &[String]| filters.iter().map(|filter| format!("topic read {filter}\n")).collect::<String>();
+    let dashboard = read(&[topics.board_filter()]);
+    let home = read(&[topics.board_filter(), topics.health_filter(), topics.discovery_filter()]);
+    format!("user dashboard\n{dashboard}\nuser homeassistant\n{home}")
 }
 
 fn configuration(clinic: &str, wanted: BrokerFiles<'_>) -> String {
     let (at, port) = (wanted.installed.display(), wanted.port);
     format!(
-        "# Mosquitto for the clinic {clinic}. Below /etc/mosquitto/conf.d, or: mosquitto -c {at}/roomscribe.conf
+        "# Mosquitto for the clinic {clinic}: by a link to this file in /etc/mosquitto/conf.d, or mosquitto -c {at}/roomscribe.conf.
+# An include_dir there would be passed over: Mosquitto takes that from its first file alone.
 per_listener_settings true
-max_packet_size {PACKET_BYTES}
+max_packet_size {MAX_PACKET_BYTES}
 # What a server that restarts must still get; more than that boxes keep, and send again.
 max_queued_messages 1000
 
@@ -101,7 +106,8 @@ use_username_as_clientid true
 acl_file {at}/acl
 
 # Dashboards, which read board/# alone: make a password with `mosquitto_passwd -c {at}/dashboard.passwd dashboard`, then take
-# the signs away. For browsers a second listener like it, with `protocol websockets`.
+# the signs away. For browsers a second listener like it, with `protocol websockets`. Home Assistant comes the same way, as the
+# user homeassistant: `mosquitto_passwd {at}/dashboard.passwd homeassistant`.
 #listener 8884
 #certfile {at}/broker.pem
 #keyfile {at}/broker.key
@@ -125,10 +131,11 @@ mod tests {
         let (boxes, servers) = text.split_once("\nuser ").unwrap();
         assert!(boxes.lines().skip(1).all(|line| line.contains(" roomscribe/v1/north/%u/")), "{boxes}");
         assert!(boxes.contains("pattern read roomscribe/v1/north/%u/ack\n") && !boxes.contains("readwrite"), "{boxes}");
-        assert!(
-            servers.starts_with("board.one\ntopic readwrite roomscribe/v1/north/#\n\nuser board.two\n"),
-            "{servers}"
-        );
-        assert_eq!(board_rules(&settings), "user dashboard\ntopic read roomscribe/v1/north/board/#\n");
+        let discovery = "homeassistant/device/roomscribe-north/+/config";
+        let all = format!("topic readwrite roomscribe/v1/north/#\ntopic readwrite {discovery}\n");
+        assert_eq!(servers, format!("board.one\n{all}\nuser board.two\n{all}"));
+        let board = "topic read roomscribe/v1/north/board/#\n";
+        let home = format!("{board}topic read roomscribe/v1/north/+/health\ntopic read {discovery}\n");
+        assert_eq!(board_rules(&settings), format!("user dashboard\n{board}\nuser homeassistant\n{home}"));
     }
 }

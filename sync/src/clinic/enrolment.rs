@@ -4,19 +4,24 @@
 //! Anybody may ask, so what is asked is small, and wrong codes are counted: so many a minute, from all together. Nobody can
 //! guess one; it keeps the database free.
 
+use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::AddExtension;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
-use axum_server::tls_rustls::RustlsConfig;
+use axum::{Extension, Json, Router};
+use axum_server::accept::Accept;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use shared::error::report;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tower::Layer as _;
 use tracing::{error, info, warn};
 
 use super::Clinic;
@@ -31,6 +36,8 @@ use crate::tls::{self, TlsError};
 const BODY_BYTES: usize = 16 * 1024;
 /// Wrong codes a minute, from all boxes together.
 const WRONG_A_MINUTE: u32 = 30;
+/// Connections at once: boxes are enrolled one at a time, and each costs a file of the process that has the broker's line.
+const CONNECTIONS: usize = 64;
 /// How long a handshake and the first request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long answers under way may take after being told to stop.
@@ -104,8 +111,28 @@ pub async fn serve(
         stop.asked().await;
         ender.graceful_shutdown(Some(LAST_ANSWERS));
     });
-    let server = axum_server::from_tcp_rustls(listener, config)?.handle(handle).first_request_timeout(PATIENCE);
+    let places = Places(Arc::new(Semaphore::new(CONNECTIONS)));
+    let acceptor = RustlsAcceptor::new(config).handshake_timeout(PATIENCE).acceptor(places);
+    let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle).first_request_timeout(PATIENCE);
+    // A box asks twice in its life: nobody keeps a place for longer than a request.
+    server.http_builder().http1().keep_alive(false);
     Ok(server.serve(router(clinic, authority).into_make_service()).await?)
+}
+
+/// Places for connections: who finds none is turned away before the handshake.
+#[derive(Clone)]
+struct Places(Arc<Semaphore>);
+
+impl<I, S> Accept<I, S> for Places {
+    type Stream = I;
+    type Service = AddExtension<S, Arc<OwnedSemaphorePermit>>;
+    type Future = std::future::Ready<std::io::Result<(I, Self::Service)>>;
+
+    /// The place is held by the connection's service, and is free when that ends, however it does.
+    fn accept(&self, stream: I, service: S) -> Self::Future {
+        let place = self.0.clone().try_acquire_owned().map_err(|_| ErrorKind::ResourceBusy.into());
+        std::future::ready(place.map(|place| (stream, Extension(Arc::new(place)).layer(service))))
+    }
 }
 
 /// The paths.

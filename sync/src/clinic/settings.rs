@@ -223,6 +223,10 @@ impl ClinicSettings {
             let (name, expected) = ("https", "absent without `tls`, and given together with `names`");
             return Err(ClinicSettingsError::Value { name, expected });
         }
+        if !self.names.iter().all(|name| crate::pki::is_name(name)) {
+            let (name, expected) = ("names", "host names or addresses");
+            return Err(ClinicSettingsError::Value { name, expected });
+        }
         broker(&format!("{}:{}", self.broker_host, self.broker_port), self.broker_port).map(drop)
     }
 
@@ -340,5 +344,17 @@ mod tests {
             assert_eq!(safe_id(name), id);
         }
         assert!(is_id(&server_of_this_machine()));
+    }
+
+    #[test]
+    fn https_needs_certificates_and_names_that_they_can_be_for() {
+        let plain = ClinicSettings::new("north", "one", ("localhost".into(), 8883), default_listen()).unwrap();
+        let with = |tls: bool, names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            ClinicSettings { tls, names, https: Some(default_listen()), ..plain.clone() }.check()
+        };
+        with(true, &["clinic.example", "192.0.2.1"]).unwrap();
+        assert!(with(false, &["clinic.example"]).is_err() && with(true, &[]).is_err());
+        assert!(with(true, &["clinic.example", "a b"]).unwrap_err().to_string().contains("names must be host names"));
     }
 }

@@ -100,7 +100,8 @@ pub async fn heed(
         at: judge.now.to_string(),
     };
     if is_late(&order, judge) {
-        return Ok(Some(said(Outcome::Late, None)));
+        let message = "it came after its time, by the box's clock: compare that with the clinic's";
+        return Ok(Some(said(Outcome::Late, Some(message.into()))));
     }
     if !judge.allow.contains(&order.name) {
         return Ok(Some(said(Outcome::NotAllowed, Some("the box's site does not allow it (commands.allow)".into()))));
@@ -132,7 +133,7 @@ fn is_late(order: &Order, judge: &Judge<'_>) -> bool {
 
 fn request(order: &Order) -> Result<(Method, String, Value), &'static str> {
     let session = || order.session.as_deref().filter(|id| uuid::Uuid::parse_str(id).is_ok()).ok_or("session");
-    // The actor in the box's log is the clinic; that this row is followed by is who noted it.
+    // That the clinic asked is a row of its own in the box's log; beside a pause or a withdrawal stands who noted it.
     let by = json!({ "by": "administrator" });
     let (method, path, body) = match order.name {
         CommandName::Start => {

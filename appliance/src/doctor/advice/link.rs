@@ -87,7 +87,9 @@ pub(super) fn not_enrolled(shell: Shell<'_>) -> Advice {
     Advice {
         symptom: "The box belongs to no clinic: records stay here.".into(),
         evidence: Vec::new(),
-        causes: vec!["On the clinic's server, roomscribe-clinic invite BOX prints the file to enrol with.".into()],
-        next_steps: vec![format!("roomscribe-sync enrol --from link.toml{root}")],
+        causes: vec![
+            "On the clinic's server, roomscribe-clinic invite BOX prints a code, and what to type here.".into(),
+        ],
+        next_steps: vec![format!("roomscribe-sync enrol --code CODE --clinic HOST{root}")],
     }
 }

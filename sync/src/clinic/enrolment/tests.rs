@@ -103,3 +103,36 @@ fn what_is_no_request_costs_no_code() {
     assert!(matches!(desk.enrol(&asking(&code, &garbage)), Err(Refusal::Request)));
     assert!(desk.enrol(&asking(&code, &pki::request().unwrap())).is_ok());
 }
+
+/// Somebody who only connects used to be able to take every file that the process may open.
+#[tokio::test]
+async fn who_finds_no_place_is_turned_away_and_one_that_is_given_up_is_free_again() {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::TcpStream;
+    use tokio::time::timeout;
+
+    let world = World::new();
+    let desk = desk(&world);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let at = listener.local_addr().unwrap();
+    let (stopper, stop) = Stop::new();
+    let served = tokio::spawn(serve(desk.clinic.clone(), desk.authority.clone(), listener, stop));
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS {
+        held.push(TcpStream::connect(at).await.unwrap());
+    }
+    let is_turned_away = async || {
+        let mut stream = TcpStream::connect(at).await.unwrap();
+        timeout(Duration::from_millis(500), stream.read(&mut [0])).await.is_ok()
+    };
+    assert!(is_turned_away().await);
+    drop(held.pop());
+    let mut tries = 0..20;
+    while is_turned_away().await {
+        assert!(tries.next().is_some(), "its place is not free");
+    }
+    drop(held);
+    stopper.stop();
+    served.await.unwrap().unwrap();
+}
