@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use shared::alert::AlertName;
 use shared::clock::WallTime;
+use shared::command::{Answer, CommandName, Order, Outcome};
 use shared::wire::{BoxHealth, Event, MAX_PARCEL_BYTES, QueueHealth};
 use sync::clinic::alerts::{Key, Moves};
 use sync::clinic::lease::{LEASE, RENEW, Tenure};
@@ -35,6 +36,18 @@ fn health(box_id: &str) -> BoxHealth {
     let what = json!({ "version": 1, "box": box_id, "at": NOW.to_string(), "time_quality": "synchronized",
         "breakers": {}, "queue": queue, "capture": { "state": "idle", "recorded_s": 0.0 }, "software": "0" });
     serde_json::from_value(what).unwrap()
+}
+
+fn order(id: &str) -> Order {
+    let (session, service, consent) = (Some(session(1)), None, None);
+    let (id, clinic, box_id, by) = (id.into(), "north".into(), BOX.into(), "administrator".into());
+    let (name, issued_at) = (CommandName::Retry, NOW.to_string());
+    Order { version: 1, id, clinic, box_id, name, session, service, consent, by, issued_at, valid_for_s: 60 }
+}
+
+fn answer(id: &str) -> Answer {
+    let (name, outcome, at) = (CommandName::Retry, Outcome::Refused, NOW.to_string());
+    Answer { version: 1, id: id.into(), name, outcome, message: None, at }
 }
 
 /// Asks for everything that the store can do, and notes every answer.
@@ -95,6 +108,21 @@ fn play(store: &ClinicStore) -> Vec<String> {
     }
     let redeem = |code, key, at| store.redeem(&[code; 32], &[key; 32], at).unwrap();
     note(&(redeem(1, 7, NOW), redeem(2, 7, NOW), redeem(2, 7, NOW), redeem(2, 8, NOW), redeem(2, 7, later(60))));
+    // Orders: kept once, published, answered once and by their box alone; one whose time is over.
+    let (given, late) = (order(&session(7)), order(&session(8)));
+    for (order, expires) in [(&given, later(60)), (&given, later(60)), (&late, later(5))] {
+        store.order(order, expires).unwrap();
+    }
+    note(&(store.unpublished_orders(NOW).unwrap(), store.commands(9).unwrap()));
+    store.order_published(&given.id, later(1)).unwrap();
+    note(&(store.unpublished_orders(later(2)).unwrap(), store.unpublished_orders(later(6)).unwrap()));
+    let said = Answer { message: Some("Nothing is recorded".into()), ..answer(&given.id) };
+    note(&(store.answered("room-2", &said, NOW).unwrap(), store.answered(BOX, &said, later(7)).unwrap()));
+    note(&(
+        store.answered(BOX, &answer(&given.id), NOW).unwrap(),
+        store.answered(BOX, &answer(&late.id), NOW).unwrap(),
+    ));
+    note(&(store.command(&given.id).unwrap(), store.command(&session(9)).unwrap(), store.commands(1).unwrap()));
     // Home Assistant's boxes: kept once, forgotten.
     store.keep_discovered(BOX).unwrap();
     store.keep_discovered(BOX).unwrap();

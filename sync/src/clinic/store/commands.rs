@@ -54,7 +54,7 @@ fn read(mut row: Row) -> Result<CommandRow, ClinicStoreError> {
 }
 
 impl ClinicStore {
-    /// Keeps an order for a running server to publish.
+    /// Keeps an order for a running server to publish; the same once more changes nothing.
     ///
     /// # Errors
     /// [`ClinicStoreError`].
@@ -72,7 +72,7 @@ impl ClinicStore {
             text.as_str().into(),
         ];
         let sql = "insert into commands (id, box, name, subject, asked_by, issued_at, expires_at, order_json)
-                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+                   values (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) on conflict (id) do nothing";
         self.run(sql, &values).map(drop)
     }
 
